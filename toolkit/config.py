@@ -131,6 +131,7 @@ class DataConfig(SettingsSection):
         "and 0 is for a file without column names",
     )
     join_messages: Optional[bool] = Field(False, description="Join rows that are single messages into conversations")
+    number_names: Optional[bool] = Field(False, description="Number column names that the file repeats")
     answered_by: Optional[ShortText] = Field(None, description="Speaker whose messages are the answers, by name")
     hub_config: Optional[ShortText] = Field(None, description="Configuration (subset) of a Hugging Face dataset")
     hub_split: Optional[ShortText] = Field(None, description="Split of a Hugging Face dataset")

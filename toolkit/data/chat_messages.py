@@ -6,6 +6,7 @@ Tool calls, tool results and reasoning are kept. A key that is not understood is
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +71,7 @@ def expand_pairs(messages: Sequence[Any]) -> list[Any]:
     if len(messages) > 1 and all(isinstance(each, str) for each in messages):
         return [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(messages)]
     found: list[Any] = []
-    for each in messages:
+    for each in map(_read_langchain, messages):
         keys = {key.casefold(): key for key in each if isinstance(key, str)} if isinstance(each, dict) else {}
         pair = None if any(key in keys for key in ROLE_KEYS) else _pair_keys(keys)
         if isinstance(each, list) and len(each) == 2 and all(part is None or isinstance(part, str) for part in each):
@@ -80,6 +81,20 @@ def expand_pairs(messages: Sequence[Any]) -> list[Any]:
         else:
             found.append(each)
     return found
+
+
+def _read_langchain(message: Any) -> Any:
+    """Return a message that LangChain wrote, with a type instead of a role, as role and content; another unchanged."""
+    if not isinstance(message, dict) or any(key in message for key in ROLE_KEYS):
+        return message
+    inner = next((message[key] for key in ("data", "kwargs") if isinstance(message.get(key), dict)), message)
+    path = message.get("id")  # of the class
+    named = path[-1] if isinstance(path, list) and path and isinstance(path[-1], str) else ""
+    kind = re.sub("Message(Chunk)?$", "", named) if "Message" in named else message.get("type")
+    if not isinstance(kind, str) or kind.casefold() not in ROLES or "content" not in inner:
+        return message
+    used = {key: inner[key] for key in ("content", *_CALL_KEYS, "tool_call_id", "name") if key in inner}
+    return {"role": kind.casefold(), **used}
 
 
 def _pair_keys(keys: Mapping[str, str]) -> tuple[str, str] | None:
@@ -269,7 +284,7 @@ def _function_call(number: int, call: Any) -> dict[str, Any]:
     function = call.get("function", call) if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise DataError(f"message {number} has a tool call without a name.", "Add the name of the function.")
-    arguments = function.get("arguments", function.get("parameters", {}))
+    arguments = function.get("arguments", function.get("parameters", function.get("args", {})))
     if isinstance(arguments, str):
         try:
             loaded = json.loads(arguments) if arguments.strip() else {}

@@ -7,6 +7,7 @@ images or other parts that are no text can't be trained on and are refused.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -42,7 +43,7 @@ CONVERSATION_NAMES = (
 TOOL_KEYS = ("tools", "functions")
 """Keys and columns that list the tools available in a conversation."""
 _BLANK_CELLS = frozenset(("", "[]", "{}", "null", "none", "nan", '""'))
-_MARKS = ('"role"', '"from"', '"author"', '"sender"', '"speaker"', '"assistant"')
+_MARKS = ('"role"', '"from"', '"author"', '"sender"', '"speaker"', '"assistant"', '"human"', '"HumanMessage"')
 _NOT_A_LIST = ("it is not a list of messages.", "Write it as a list of objects with role and content.")
 
 MessageDict = dict[str, Any]
@@ -66,10 +67,20 @@ def load_conversation(cell: str) -> tuple[list[Any], Any]:
     tools = None
     if isinstance(loaded, dict):
         tools = next((loaded[key] for key in TOOL_KEYS if loaded.get(key)), None)
-        loaded = next((loaded[key] for key in CHAT_KEYS if isinstance(loaded.get(key), list)), None)
+        loaded = list_messages(loaded)
     if not isinstance(loaded, list):
         raise DataError(*_NOT_A_LIST)
     return expand_pairs(loaded), tools
+
+
+def list_messages(value: dict[str, Any]) -> list[Any] | None:
+    """Return the messages of an object, with its system text in front (Anthropic's requests); None for none."""
+    messages = next((value[key] for key in CHAT_KEYS if isinstance(value.get(key), list)), None)
+    system = value.get("system")
+    if not messages or not isinstance(system, str | list) or is_blank_cell(str(system)):
+        return messages
+    has_system = isinstance(messages[0], dict) and written_role(messages[0]) == "system"
+    return messages if has_system else [{"role": "system", "content": system}, *messages]
 
 
 def build_conversation(messages: Sequence[Any], tools: Any = None) -> tuple[Message, ...]:
@@ -214,7 +225,7 @@ class ChatColumns:
             self.faults[column] = self.faults[column] or f"Row {row:,}, column '{column}': {error}"
         else:
             self._good[column] += 1
-            if cell.lstrip()[1:].lstrip().startswith('"'):
+            if re.match(r'\s*\[\s*"', cell):
                 self._lists.add(column)
             unused = {key for message in messages for key in find_unused_keys(message)}
             if unused:

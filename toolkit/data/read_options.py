@@ -44,6 +44,7 @@ class ReadOptions:
     hub_split: str | None = None
     hub_revision: str | None = None
     join_messages: bool = False
+    number_names: bool = False
     answered_by: str | None = None
 
 

@@ -143,6 +143,7 @@ _FIELD_LAYOUTS: dict[str, FieldLayout] = {
         "skip": "Skip them", "fill": "Treat missing cells as empty"}),
     "data.repair_text": FieldLayout("data", "Replace invalid characters", "advanced", switch=True, empty="off"),
     "data.answered_by": FieldLayout("data", "Speaker who answers", "advanced", empty="none"),
+    "data.number_names": FieldLayout("data", "Number repeated column names", "advanced", switch=True, empty="off"),
     "data.join_messages": FieldLayout("data", "Join messages into conversations", "advanced", switch=True, empty="off"),
     "data.quotes": FieldLayout("data", "Quotes", "advanced", empty="around cells, also across lines", words={
         "lines": "Read lines of a cell as rows", "cells": "Keep cells across lines", "text": "Ordinary characters"}),

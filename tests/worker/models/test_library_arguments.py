@@ -181,6 +181,7 @@ UNUSED: dict[str, str] = {
             "quotes",
             "header_row",
             "join_messages",
+            "number_names",
             "answered_by",
             "hub_config",
             "hub_split",

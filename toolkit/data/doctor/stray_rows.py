@@ -20,6 +20,8 @@ from toolkit.data.table import RowNumbers, rows_in_words
 
 SURVEY_LABEL_ROWS = 3
 """Rows at the start among which the labels of a survey are looked for."""
+MIN_EMPTY_LABELS = 2
+"""Columns of a survey that have no label in the second row of names."""
 _SURVEY_MARK = '"ImportId"'
 _RULER = r"^\s*:?[-=_+]{2,}:?\s*$"
 _MISSING_WORD = r"^\s*(NA|N/A|n/a|#N/A|<NA>|\\N|NULL|Null|null|None|nan|NaN|NAN|NaT|undefined)\s*$"
@@ -67,7 +69,7 @@ def _survey_labels(examined: ExaminedRows) -> Iterator[Finding]:
     """Yield the rows below the header in which survey tools write the questions and their ids."""
     first = examined.table.page(0, SURVEY_LABEL_ROWS)
     marked = [at for at, row in enumerate(first) if any(_SURVEY_MARK in (cell or "") for cell in row.values())]
-    last = max(marked, default=-1)
+    last = max(marked, default=0 if _is_second_header(examined) else -1)
     rows = np.arange(last + 1, dtype=np.int64)
     if rows.size and rows.size < examined.table.rows:
         yield _stray(
@@ -78,6 +80,13 @@ def _survey_labels(examined: ExaminedRows) -> Iterator[Finding]:
             "They describe the columns. The model learns them as if they were an example.",
             "with labels",
         )
+
+
+def _is_second_header(examined: ExaminedRows) -> bool:
+    """Return whether only the first row lacks ids and dates: it labels the columns, as SurveyMonkey does."""
+    table = examined.table
+    alone = [name for name, cell in table.page(0, 1)[0].items() if cell is None and table.missing[name] == 1]
+    return len(alone) >= MIN_EMPTY_LABELS and table.rows > SURVEY_LABEL_ROWS
 
 
 def _stray(rows: RowNumbers, kind: str, title: str, message: str, why: str, what: str) -> Finding:

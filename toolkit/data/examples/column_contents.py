@@ -23,6 +23,8 @@ MAX_VALUES, MIN_CELLS_PER_VALUE = 30, 2.0
 """A column has few values if there are at most this many, each in this many cells on average."""
 MAX_VALUE_WORDS = 6.0
 _KIND_SHARE = 0.9
+_NOTHING = frozenset(("none", "null", "nan", "na", "n/a", "[]", "{}", "\\n"))
+"""Cells that say in all rows that there is nothing."""
 _NUMBER = re.compile(r"\s*[-+]?[\d.,]*\d\s*%?\s*")
 _DATE = re.compile(
     r"\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?"
@@ -65,6 +67,8 @@ def describe_cells(cells: Sequence[str | None]) -> ColumnContent:
     if not texts:
         return ColumnContent("empty", 0.0, 0.0, 0, 0.0)
     different = set(texts)
+    if len(texts) >= MIN_JUDGED_CELLS and len(different) == 1 and texts[0].casefold() in _NOTHING:
+        return ColumnContent("empty", 0.0, 0.0, 0, 0.0)
     words = sum(_count_words(text) for text in texts) / len(texts)
     few = len(different) <= MAX_VALUES
     return ColumnContent(

@@ -47,8 +47,10 @@ RATINGS = _WORDS["ratings"]
 ROLES = _WORDS["roles"]
 ROLE_VALUES = _WORDS["role_values"]
 MESSAGE_TEXTS = _WORDS["message_texts"]
+OUTCOMES = ANSWERS | LABELS | WEAK_LABELS | DERIVED | TARGETS
 _METADATA = _WORDS["metadata"] | RATINGS
 _BAD_WORDS = _WORDS["bad_words"]
+_FORMS = frozenset(("text", "body", "content", "html", "markdown", "string", "texte", "texto", "testo"))
 _PLACEHOLDER = re.compile(r"(unnamed|column|field|index level) ?\d*|index|level \d+|x|")
 _CHOICE = re.compile(r"(?:(?:option|choice|opt|answer) ?)?([a-f])|(?:option|choice|opt|sol|ending) ?([0-9])")
 
@@ -62,11 +64,13 @@ def normalize_column_name(name: str) -> str:
 def match_name(name: str, words: frozenset[str]) -> int:
     """Return how well a normalized name belongs to a list of words: 2 if it is in it, 1 if its last word is, else 0.
 
-    A last word of a single letter does not count.
+    A last word of a single letter does not count. A word for the form of a text, as in "answer body", is ignored.
     """
     if name in words:
         return 2
-    last = name.rpartition(" ")[2]
+    before, _, last = name.rpartition(" ")
+    if last in _FORMS and before not in _FORMS and match_name(before, words):
+        return 1
     return int(last in words and len(last) > 1 and last != name)
 
 

@@ -113,6 +113,7 @@ def suggest_columns(
         verdict = None
     if verdict is not None:
         notes += (note_bad_answers(verdict, rows),)
+    sure = sure and not any(one.is_flag and not names.match_name(one.name, names.OUTCOMES) for one in answers)
     candidates = tuple(dict.fromkeys(pairs))[:MAX_CANDIDATES]
     if candidates and sure and verdict is None:
         return ColumnSuggestion("pair", *candidates[0], notes=notes)
@@ -121,7 +122,7 @@ def suggest_columns(
     alone = _text_alone(found)
     if len(alone) == 1 and is_only_text(found):
         return ColumnSuggestion("pair", *alone[0])
-    return ColumnSuggestion("ask", candidates=alone)
+    return ColumnSuggestion("ask", candidates=(*_pair_texts(found, answers), *alone)[:MAX_CANDIDATES])
 
 
 def _choose_conversations(chats: Mapping[str, str]) -> ColumnSuggestion | None:
@@ -187,9 +188,13 @@ def _choose_answers(found: Sequence[NamedColumn]) -> tuple[list[NamedColumn], tu
     languages = [one for one in good if one.name in names.LANGUAGES and one.content.kind == "text"]
     if len(languages) == 2:  # usually the first one is the original
         return languages[::-1], ()
-    if outcomes:
-        return outcomes, ()
-    return _unnamed_answers(good), ()
+    # 0 and 1 in several columns are what a text is marked as, whatever they are named
+    return outcomes or _unnamed_answers(good) or _flags(good), ()
+
+
+def _flags(good: Sequence[NamedColumn]) -> list[NamedColumn]:
+    found = [one for one in good if one.is_flag and not names.is_metadata_name(one.name)]
+    return found if find_named(good, names.TEXTS | names.REQUESTS) else []
 
 
 def _label_columns(good: Sequence[NamedColumn]) -> list[NamedColumn]:
@@ -244,6 +249,14 @@ def _text_alone(found: Sequence[NamedColumn]) -> tuple[tuple[str, str], ...]:
     texts = [one for one in found if one.is_free] or [one for one in found if not names.is_metadata_name(one.name)]
     texts = [one for one in texts if not names.is_bad_answer_name(one.name)]
     return tuple(("", _slot(one.column)) for one in texts[:MAX_CANDIDATES])
+
+
+def _pair_texts(found: Sequence[NamedColumn], answers: Sequence[NamedColumn]) -> tuple[tuple[str, str], ...]:
+    """Return pairs of a text and a later one, or the answer, for a table whose names say too little."""
+    texts = [one for one in found if one.content.kind == "text" and not names.is_bad_answer_name(one.name)]
+    texts = [one for one in texts if one.name not in names.ROLES]
+    pairs = [(one, later) for at, one in enumerate(texts) for later in answers or texts[at + 1 :] if one is not later]
+    return tuple((_slot(one.column), _slot(later.column)) for one, later in pairs[:MAX_CANDIDATES])
 
 
 def _slot(column: str) -> str:

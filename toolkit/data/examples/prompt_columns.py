@@ -43,6 +43,11 @@ class NamedColumn:
         return "accept" in self.content.lower_values and self.content.lower_values <= REVIEW_VALUES
 
     @property
+    def is_flag(self) -> bool:
+        """Whether the cells are 0 and 1."""
+        return {value.removesuffix(".0") for value in self.content.lower_values} == {"0", "1"}
+
+    @property
     def is_label(self) -> bool:
         """Whether the cells of a column named as a label may be one."""
         kinds = ("values", "number", "text", "constant", "empty")

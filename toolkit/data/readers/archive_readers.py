@@ -82,7 +82,9 @@ def read_xlsx(source: SourceFile) -> ReadOutcome:
 
 def _read_book(source: SourceFile, sheets: Mapping[str, Any]) -> ReadOutcome:
     filled = [name for name, sheet in sheets.items() if next(_rows(sheet), None) is not None]
-    name = _chosen_sheet(filled, source.options)
+    # a sheet with a single row holds a title
+    tables = [each for each in filled if len([*islice(_rows(sheets[each]), 2)]) > 1]
+    name = _chosen_sheet([*tables, *(each for each in filled if each not in tables)], source.options)
     notices = [f"Rows were read from the sheet '{name}'."] if len(filled) > 1 else []
     offers = [_sheet_offer(other, sheets[other], source.options) for other in filled if other != name][:MAX_LISTED]
     writer = source.new_writer(lambda row: f"row {row:,} of the sheet", empty_is_missing=True)
@@ -99,7 +101,7 @@ def _read_book(source: SourceFile, sheets: Mapping[str, Any]) -> ReadOutcome:
         header, rows = number_columns(len(head[0][1])), chain(head, rows)
     else:
         header, rows = head[titles][1], chain(head[titles + 1 :], rows)
-    names = clean_header(header, notices)
+    names = clean_header(header, notices, source.options)
     for column in names:
         writer.add_column(column)
     for number, cells in rows:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from typing import TextIO
@@ -21,6 +21,7 @@ from toolkit.data.read_options import (
     Offer,
     ReadOptions,
     UnreadableError,
+    shorten_preview,
 )
 from toolkit.data.readers.csv_layout import (
     SAMPLE_CHARACTERS,
@@ -34,7 +35,9 @@ from toolkit.data.readers.encoding import detect_encoding
 from toolkit.data.readers.json_text import starts_as_json
 from toolkit.data.readers.table_writer import ReadOutcome, SourceFile, TableWriter
 from toolkit.data.shapes.drawn_tables import DrawnLines
+from toolkit.data.shapes.foreign_texts import refuse_foreign_text
 from toolkit.data.shapes.missing_header import NO_HEADER, NO_HEADER_NOTICE, number_columns
+from toolkit.data.shapes.text_files import TextLayout, find_text_layout
 from toolkit.data.table import rows_in_words
 from toolkit.errors import DataError
 
@@ -53,6 +56,9 @@ def read_csv(source: SourceFile) -> ReadOutcome:
         raise DataError(f"{options.delimiter!r} can't be used as a delimiter.", hint)
     with path.open(encoding=encoding.codec, errors=encoding.errors, newline="") as file:
         sample = file.read(SAMPLE_CHARACTERS)
+        if (text := _recognize_text(sample, options)) is not None:
+            file.seek(0)
+            return _read_text(file, text, writer, encoding.notices)
         _refuse_json(sample)
         declared = re.match(r"sep=([^\w\s\"]|\t)\r?\n", sample)
         whole = len(sample) < SAMPLE_CHARACTERS
@@ -66,7 +72,7 @@ def read_csv(source: SourceFile) -> ReadOutcome:
         notices, offers = [*encoding.notices, *layout.notices], list(layout.offers)
         rows = records.rows()
         header, rows = _read_header(rows, options, notices)
-        names = clean_header(header, notices)
+        names = clean_header(header, notices, options)
         for name in names:
             writer.add_column(name)
         width_check, size = _RowWidthCheck(len(names), options), path.stat().st_size
@@ -85,6 +91,22 @@ def read_csv(source: SourceFile) -> ReadOutcome:
         *(offer.doubt for offer in offers if offer.doubt),
     ]
     return ReadOutcome(writer, notices, _drop_empty_last_column(header, names, writer, notices), offers)
+
+
+def _recognize_text(sample: str, options: ReadOptions) -> TextLayout | None:
+    """Return how to read a text without cells, None if it is CSV. Raises DataError for one that holds no examples."""
+    if options.delimiter is not None or options.header_row is not None:
+        return None
+    refuse_foreign_text(sample)
+    return find_text_layout(sample)
+
+
+def _read_text(file: TextIO, layout: TextLayout, writer: TableWriter, notices: Iterable[str]) -> ReadOutcome:
+    for name in layout.columns:
+        writer.add_column(name)
+    for line, cells in layout.read(file):
+        writer.add(cells, line)
+    return ReadOutcome(writer, [*notices, layout.notice])
 
 
 def _read_header(
@@ -163,10 +185,10 @@ class _CsvRecords:
         return [replace(self._offer, doubt=doubt)]
 
 
-def clean_header(header: list[str], notices: list[str]) -> list[str]:
+def clean_header(header: list[str], notices: list[str], options: ReadOptions) -> list[str]:
     """Return the column names without outer spaces and with a number for each empty name; both add a notice.
 
-    Raises DataError for two equal names and for too many columns.
+    Raises DataError for too many columns, UnreadableError for two equal names that no option numbers.
     """
     names = [name.strip() for name in header]
     stripped = [name for name, original in zip(names, header, strict=True) if name != original and name]
@@ -177,17 +199,34 @@ def clean_header(header: list[str], notices: list[str]) -> list[str]:
         names[index] = f"column {index + 1}"
     if empty and empty != [len(names) - 1]:
         notices.append(f"Columns without a name were named {_listed([names[index] for index in empty])}.")
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        places = [str(index + 1) for index, name in enumerate(names) if name == repeated[0]]
-        message = f"Columns {', '.join(places[:MAX_LISTED])} are all named '{repeated[0][:60]}'."
-        raise DataError(message, "Give each column a unique name in the first line of the file.")
     if len(names) > MAX_COLUMNS:
         raise DataError(
             f"The header has {len(names):,} columns; at most {MAX_COLUMNS:,} are allowed.",
             "Keep only the columns that your prompt and completion use.",
         )
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated and options.number_names:
+        names = number_names(names)
+        notices.append(f"Repeated column names were numbered, as chosen: {_listed(repeated)}.")
+    elif repeated:
+        places = [str(index + 1) for index, name in enumerate(names) if name == repeated[0]]
+        message = f"Columns {', '.join(places[:MAX_LISTED])} are all named '{repeated[0][:60]}'."
+        shown = shorten_preview(["  \u2502  ".join(number_names(names))])
+        offer = Offer("Number the repeated column names", replace(options, number_names=True), shown)
+        raise UnreadableError(message, "Give each column a unique name in the first line of the file.", [offer])
     return names
+
+
+def number_names(names: Sequence[str]) -> list[str]:
+    """Return the names with a number behind each repetition: "Labels", "Labels 2", "Labels 3"."""
+    taken, found = set(names), dict[str, None]()
+    for name in names:
+        number, numbered = 1, name
+        while numbered in found or (number > 1 and numbered in taken):
+            number += 1
+            numbered = f"{name} {number}"
+        found[numbered] = None
+    return [*found]
 
 
 class _RowWidthCheck:

@@ -253,10 +253,10 @@ def encoding_offers(path: Path, bad: int, options: ReadOptions) -> list[Offer]:
 def _rank_encodings(part: bytes) -> dict[str, str]:
     """Return the encodings with their names, the likely ones first.
 
-    Single high bytes between ASCII letters suggest a Western European language, long runs another script.
+    One or two high bytes between ASCII letters suggest a Western European language, long runs another script.
     """
     runs = [len(run) for run in _HIGH_BYTES.findall(part)]
-    if runs and sum(run for run in runs if run > 1) > 0.6 * sum(runs):
+    if runs and sum(run for run in runs if run > 2) > 0.6 * sum(runs):
         return {**MULTIBYTE_ENCODINGS, **NON_LATIN_ENCODINGS, **LATIN_ENCODINGS}
     return {**LATIN_ENCODINGS, **MULTIBYTE_ENCODINGS, **NON_LATIN_ENCODINGS}
 

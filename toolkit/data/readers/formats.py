@@ -16,6 +16,7 @@ from toolkit.data.readers.csv_layout import detect_delimiter, sample_rows
 from toolkit.data.readers.encoding import ENCODING_HEAD_BYTES
 from toolkit.data.readers.json_text import is_comment_line, starts_as_json
 from toolkit.data.shapes.drawn_tables import find_drawn_table
+from toolkit.data.shapes.text_files import is_known_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,6 +104,8 @@ def kind_of_content(head: bytes, chosen: str) -> str:
     if head.startswith(ZIP_MAGIC) and b"[Content_Types].xml" in head and b"word/" not in head and b"ppt/" not in head:
         return "xlsx"
     text = _decode_head(head)
+    if chosen != "parquet" and is_known_text(text):
+        return "csv"
     if chosen != "parquet" and starts_as_json(_without_comments(text)):
         return "json"
     if chosen == "json":

@@ -13,12 +13,23 @@ from typing import Any
 
 import pyarrow as pa
 
-from toolkit.data.chat_messages import ROLE_KEYS, expand_pairs, written_role
+from toolkit.data.chat_messages import ROLE_KEYS, written_role
 from toolkit.data.conversations import CHAT_KEYS, TOOL_KEYS, ChatColumns, is_blank_cell, is_chat, is_conversation_name
 from toolkit.data.examples.column_names import normalize_column_name
 from toolkit.data.examples.column_suggestion import suggest_columns
 from toolkit.data.examples.prompt_columns import FALSE_VALUES
 from toolkit.data.examples.templates import make_renderer
+from toolkit.data.shapes.message_cells import (
+    ends_with_answer,
+    find_chosen_message,
+    find_listed_messages,
+    load_cell,
+    make_said,
+    read_cell_messages,
+    read_history_turns,
+    read_system_text,
+    starts_conversation,
+)
 from toolkit.data.shapes.other_conversations import find_other_conversations
 from toolkit.data.shapes.speakers import find_dialogue_column, read_dialogue
 from toolkit.data.table import TableRow
@@ -28,6 +39,11 @@ SYSTEM_NAMES = frozenset(
 )
 HISTORY_NAMES = frozenset(("history", "chat history", "conversation history", "dialog history", "dialogue history"))
 _TOOL_NAMES = frozenset((*TOOL_KEYS, "available tools", "tool list"))
+_ANSWER_NAMES = (
+    *("completion", "chosen", "response", "answer", "output", "outputs", "ideal", "expected output", "expected"),
+    *("expected response", "reference answer", "reference output", "reference", "target"),
+)
+"""Columns whose answer belongs to the messages of another column, the likeliest first."""
 _REJECTED_NAMES = frozenset(("rejected", "non preferred output"))
 JOINED_COLUMN = "messages"
 """The name of the column that holds the joined conversations, unless one of the parts becomes it."""
@@ -118,7 +134,7 @@ def _first(names: Mapping[str, str], wanted: frozenset[str]) -> str | None:
 def _is_chat_column(column: str, rows: Sequence[TableRow]) -> bool:
     cells = [cell for row in rows if not is_blank_cell(cell := row.get(column))]
     named = is_conversation_name(column)
-    return bool(cells) and all(is_chat(_listed_messages(_loaded(cell)), is_named=named) for cell in cells)
+    return bool(cells) and all(is_chat(find_listed_messages(load_cell(cell)), is_named=named) for cell in cells)
 
 
 def _join_preference(names: Mapping[str, str], side: _SideColumns, rows: Sequence[TableRow]) -> ConversationJoin | None:
@@ -128,9 +144,11 @@ def _join_preference(names: Mapping[str, str], side: _SideColumns, rows: Sequenc
         return None
 
     def join(row: TableRow) -> str | None:
-        loaded = _loaded(row.get(given))
+        loaded = load_cell(row.get(given))
         tools = next((loaded[key] for key in TOOL_KEYS if loaded.get(key)), None) if isinstance(loaded, dict) else None
-        return _joined(_side_messages(row, side), _listed_messages(loaded), _messages(row.get(answer)), tools)
+        return _joined(
+            _side_messages(row, side), find_listed_messages(loaded), read_cell_messages(row.get(answer)), tools
+        )
 
     others = ", ".join(f"'{names[name]}'" for name in _REJECTED_NAMES if name in names)
     notice = f"Each conversation is '{given}' with the answer in '{answer}'." + (
@@ -147,17 +165,17 @@ def _join_prompt_and_answer(
     rows: Sequence[TableRow],
 ) -> ConversationJoin | None:
     """TRL's prompt and completion (or chosen) as lists of messages; ShareGPT's conversation with a chosen answer."""
-    answers = [name for name in ("completion", "chosen", "response", "answer", "output", "outputs") if name in names]
+    answers = [name for name in _ANSWER_NAMES if name in names]
     given = next((name for name in ("prompt", *CHAT_KEYS, "input", "inputs", "request") if name in names), None)
     if not answers or given is None:
         return None
     prompt, answer = names[given], names[answers[0]]
     is_list = given in chats
-    if given in CHAT_KEYS and any(_ends_with_answer(row.get(prompt)) for row in rows):
+    if given in CHAT_KEYS and any(ends_with_answer(row.get(prompt)) for row in rows):
         return None  # whole conversations: the other column is no part of them
     if answers[0] in chats:
         # a list that begins with the question already is the whole conversation
-        whole = any(_starts_conversation(row.get(answer)) for row in rows)
+        whole = any(starts_conversation(row.get(answer)) for row in rows)
         if whole or (not is_list and given != "prompt"):
             return None
     elif not is_list or not _are_messages_or_texts(answer, rows):
@@ -167,8 +185,8 @@ def _join_prompt_and_answer(
     def join(row: TableRow) -> str | None:
         if verdict is not None and (row.get(verdict) or "").strip().casefold() in FALSE_VALUES:
             return None
-        before = _messages(row.get(prompt)) if is_list else _said("user", row.get(prompt))
-        return _joined(_side_messages(row, side), before, _messages(row.get(answer)), _side_tools(row, side))
+        before = read_cell_messages(row.get(prompt)) if is_list else make_said("user", row.get(prompt))
+        return _joined(_side_messages(row, side), before, read_cell_messages(row.get(answer)), _side_tools(row, side))
 
     unused = [names[name] for name in _REJECTED_NAMES if name in names]
     notice = f"Each conversation is '{prompt}' with the answer in '{answer}'; only this answer is trained."
@@ -187,8 +205,8 @@ def _join_side_columns(chats: Mapping[str, str], side: _SideColumns) -> Conversa
     column = main[0]
 
     def join(row: TableRow) -> str | None:
-        loaded = _loaded(row.get(column))
-        messages = _listed_messages(loaded)
+        loaded = load_cell(row.get(column))
+        messages = find_listed_messages(loaded)
         if messages is None:
             return row.get(column)
         inner = next((loaded[key] for key in TOOL_KEYS if loaded.get(key)), None) if isinstance(loaded, dict) else None
@@ -274,7 +292,7 @@ def _free_name(columns: Sequence[str]) -> str:
 
 def _answer_turn(answer: str) -> dict[str, Any]:
     """Return the message of an answer; a list of tool calls, as xLAM writes it, becomes the calls."""
-    loaded = _loaded(answer)
+    loaded = load_cell(answer)
     calls = loaded if isinstance(loaded, list) else []
     if calls and all(isinstance(call, dict) and {"name", "arguments"} <= call.keys() for call in calls):
         return {"role": "assistant", "tool_calls": calls}
@@ -298,86 +316,22 @@ def _with_tools(messages: list[Any], tools: Any) -> str:
 
 def _side_messages(row: TableRow, side: _SideColumns, following: Sequence[Any] = ()) -> list[dict[str, Any]]:
     """Return the system message and the earlier turns of a row. following: messages that may begin with a system."""
-    system = _system_text(row.get(side.system)) if side.system else None
+    system = read_system_text(row.get(side.system)) if side.system else None
     has_system = bool(following) and isinstance(following[0], dict) and written_role(following[0]) == "system"
     found = [{"role": "system", "content": system}] if system and not has_system else []
-    return [*found, *_history_turns(row.get(side.history) if side.history else None)]
+    return [*found, *read_history_turns(row.get(side.history) if side.history else None)]
 
 
 def _side_tools(row: TableRow, side: _SideColumns) -> Any:
     cell = row.get(side.tools) if side.tools else None
     if cell is None or is_blank_cell(cell):
         return None
-    loaded = _loaded(cell)
+    loaded = load_cell(cell)
     return cell if loaded is None else loaded
 
 
-def _system_text(cell: str | None) -> Any:
-    """Return the content of a system message: a text, a message, a list with one, or parts as Gemini writes them."""
-    if cell is None or is_blank_cell(cell):
-        return None
-    loaded = _loaded(cell)
-    if isinstance(loaded, list) and len(loaded) == 1 and isinstance(loaded[0], dict) and "content" in loaded[0]:
-        loaded = loaded[0]
-    if isinstance(loaded, dict):
-        content = next((loaded[key] for key in ("content", "parts", "text", "value") if loaded.get(key)), None)
-        return content if content is not None else cell
-    return loaded if isinstance(loaded, list) else cell.strip().removeprefix("SYSTEM:").strip()
-
-
-def _history_turns(cell: str | None) -> list[Any]:
-    loaded = _loaded(cell)
-    if not isinstance(loaded, list):
-        return []
-    if all(isinstance(one, str) for one in loaded):
-        roles = ("user", "assistant")
-        return [{"role": roles[at % 2], "content": text} for at, text in enumerate(loaded)]
-    return expand_pairs(loaded)
-
-
-def _messages(cell: str | None) -> list[Any] | None:
-    """Return the messages of a cell: a list, a single message, or a text, which the assistant says."""
-    if cell is None:
-        return None
-    loaded = _chosen_message(_loaded(cell))
-    if isinstance(loaded, dict) and any(key in loaded for key in ROLE_KEYS):
-        return [loaded]
-    listed = _listed_messages(loaded)
-    return listed if listed is not None else _said("assistant", cell)
-
-
-def _said(role: str, text: str | None) -> list[Any]:
-    return [] if text is None else [{"role": role, "content": text}]
-
-
-def _chosen_message(loaded: Any) -> Any:
-    """Return the message of a response of OpenAI's API, which has it in a list of choices."""
-    choices = loaded.get("choices") if isinstance(loaded, dict) else None
-    first = choices[0] if isinstance(choices, list) and choices else None
-    return first["message"] if isinstance(first, dict) and isinstance(first.get("message"), dict) else loaded
-
-
-def _listed_messages(loaded: Any) -> list[Any] | None:
-    if isinstance(loaded, dict):
-        loaded = next((loaded[key] for key in CHAT_KEYS if isinstance(loaded.get(key), list)), None)
-    return loaded if isinstance(loaded, list) else None
-
-
-def _starts_conversation(cell: str | None) -> bool:
-    """Return whether a list of messages has one that is not the assistant's."""
-    for one in _listed_messages(_loaded(cell)) or []:
-        if isinstance(one, dict) and written_role(one) in ("user", "system"):
-            return True
-    return False
-
-
-def _ends_with_answer(cell: str | None) -> bool:
-    messages = _listed_messages(_loaded(cell)) or [None]
-    return isinstance(messages[-1], dict) and written_role(messages[-1]) == "assistant"
-
-
 def _are_messages_or_texts(column: str, rows: Sequence[TableRow]) -> bool:
-    loaded = [_chosen_message(_loaded(cell)) for row in rows if not is_blank_cell(cell := row.get(column))]
+    loaded = [find_chosen_message(load_cell(cell)) for row in rows if not is_blank_cell(cell := row.get(column))]
     are_messages = all(isinstance(one, dict) and any(key in one for key in ROLE_KEYS) for one in loaded)
     return bool(loaded) and (are_messages or all(one is None for one in loaded))
 
@@ -387,13 +341,3 @@ def _false_column(columns: Sequence[str], names: Mapping[str, str], rows: Sequen
     column = names.get("label")
     cells = {(row.get(column) or "").strip().casefold() for row in rows} if column is not None else set()
     return column if column is not None and cells <= {"true", "false", ""} and "false" in cells else None
-
-
-def _loaded(cell: str | None) -> Any:
-    """Return the JSON value of a cell that is a list or an object, else None."""
-    if cell is None or cell.lstrip()[:1] not in ("[", "{"):
-        return None
-    try:
-        return json.loads(cell)
-    except (ValueError, RecursionError):
-        return None

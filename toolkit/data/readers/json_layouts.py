@@ -14,6 +14,9 @@ from toolkit.errors import DataError
 
 KEY_COLUMN = "key"
 """Column for the keys of a file that is one object with a row under each key."""
+_DATASET_KEYS = frozenset(("file_name", "hf_hub_url", "ms_hub_url", "script_url"))
+_COLUMN_LISTS = frozenset(("features", "schema", "columns"))
+"""Lists that describe the columns of the rows in another list."""
 EXPECTED_TOP_LEVEL = "The top level must be a list of objects, or one object per line"
 _TABLE_NAME = re.compile(
     r"question|answer|prompt|completion|instruction|input|output|text|label|response|messages|review|sentiment|q|a"
@@ -29,6 +32,9 @@ def unwrap_rows(value: dict[str, Any], options: ReadOptions, notice: Callable[[s
     if not value or any(is_message_list(value.get(key)) for key in CHAT_KEYS):
         return [value] if value else []
     lists: dict[str, list[Any]] = {key: found for key, found in value.items() if isinstance(found, list)}
+    if all(isinstance(found, dict) and _DATASET_KEYS & found.keys() for found in value.values()):
+        message = "This is LLaMA-Factory's list of datasets (dataset_info.json), not data."
+        raise DataError(message, "Choose the file that one of its entries names under file_name.")
     if options.rows_from is not None:
         if options.rows_from not in lists:
             names = ", ".join(f"'{key[:40]}'" for key in list(lists)[:MAX_LISTED]) or "none"
@@ -38,6 +44,7 @@ def unwrap_rows(value: dict[str, Any], options: ReadOptions, notice: Callable[[s
     if (rows := _split_to_rows(value, notice)) is not None:
         return rows
     tables = [key for key, found in lists.items() if found and all_objects(found)]
+    tables = [key for key in tables if key not in _COLUMN_LISTS] or tables
     if len(tables) > 1:
         names = ", ".join(f"'{key}' ({len(value[key]):,})" for key in tables[:MAX_LISTED])
         raise UnreadableError(
@@ -64,8 +71,17 @@ def _find_wrapper(value: dict[str, Any]) -> str | None:
     """Return the key of the object that holds the rows, next to plain values that are no row themselves."""
     found = [key for key, inner in value.items() if isinstance(inner, dict) and _holds_rows(inner)]
     others = [key for key in value if key not in found]
-    is_row = _has_table_name(others) or any(isinstance(value[key], dict | list) for key in others)
+    is_row = _has_table_name(others) or any(_is_part_of_row(value[key]) for key in others)
     return found[0] if len(found) == 1 and not is_row else None
+
+
+def _is_part_of_row(value: Any) -> bool:
+    """Return whether a value is more than some numbers about the rows, such as how many there are."""
+    return isinstance(value, list) or (isinstance(value, dict) and any(map(_is_text_or_nested, value.values())))
+
+
+def _is_text_or_nested(value: Any) -> bool:
+    return isinstance(value, dict | list) or type(value) is str
 
 
 def _holds_rows(inner: dict[str, Any]) -> bool:

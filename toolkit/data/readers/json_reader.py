@@ -43,7 +43,8 @@ from toolkit.data.readers.json_text import (
     suggest_json_fix,
 )
 from toolkit.data.readers.table_writer import ReadOutcome, SourceFile, TableWriter
-from toolkit.data.shapes.nested_rows import UNCHANGED, NestedAnswers, QuestionRows
+from toolkit.data.shapes.nested_rows import UNCHANGED, NestedAnswers
+from toolkit.data.shapes.question_rows import QuestionRows
 from toolkit.data.table import rows_in_words
 from toolkit.errors import DataError
 
@@ -62,8 +63,7 @@ def read_json(source: SourceFile) -> ReadOutcome:
     writer = source.new_writer(lambda mark: reader.place(mark))
     reader.read(writer)
     plain = [column for column in writer.columns if column not in reader.nested_columns]
-    notices = [*encoding.notices, *reader.notices, *openai_notices(plain)]
-    return ReadOutcome(writer, notices, offers=reader.offers)
+    return ReadOutcome(writer, [*encoding.notices, *reader.notices, *openai_notices(plain)], offers=reader.offers)
 
 
 class JsonReader:
@@ -77,7 +77,7 @@ class JsonReader:
         self._options = options
         self._text = ""
         self._nested: dict[str, int] = {}
-        self._questions = QuestionRows()
+        self._questions = QuestionRows(unwrap=not options.flatten)
         self._answers = NestedAnswers()
         self._chats: set[str] = set()
         self._skipped: list[str] = []

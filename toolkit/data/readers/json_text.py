@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from toolkit.data.chat_messages import expand_pairs
 from toolkit.data.python_literals import read_python_object
 from toolkit.data.table import rows_in_words
 from toolkit.errors import DataError
@@ -165,7 +166,8 @@ def is_message_list(value: Any) -> bool:
     if not isinstance(value, list) or not value or not all_objects(value):
         return False
     said = {"content", "parts", "tool_calls", "function_call"}
-    return all(("role" in row and said & row.keys()) or {"from", "value"} <= row.keys() for row in value)
+    rows = value if "role" in value[0] or "from" in value[0] else expand_pairs(value)
+    return all(("role" in row and said & row.keys()) or {"from", "value"} <= row.keys() for row in rows)
 
 
 def describe_json_type(value: Any) -> str:

@@ -1,82 +1,32 @@
-"""Questions and answers inside a row: lists of them become rows, and an answer in a list or an object becomes text.
+"""Answers in lists and objects, which become text.
 
-SQuAD writes paragraphs with lists of questions, whose answers are lists of objects; annotation tools write lists of
-labels.
+SQuAD writes the answers of a question as lists of objects; annotation tools write lists of labels, forums replies.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from toolkit.data.conversations import is_conversation_name
 from toolkit.data.examples import column_names as names
 from toolkit.data.table import rows_in_words
 
-MAX_DEPTH = 3
-"""Lists inside lists that are searched for questions."""
 _TEXT_KEYS = ("text", "value", "answer", "spans", "number")
 _ABOUT_TEXT = frozenset(
     (*_TEXT_KEYS, "answer_start", "answer_end", "start", "end", "offset", "id", "answer_id", "date", "unanswerable")
 )
 """Keys of an answer's object besides its text. An object with others is the answer itself: a model is to write JSON."""
+_REPLY_KEYS = ("body", "content", "text", "body_text", "body_markdown")
+_ABOUT_REPLY = frozenset(
+    ("score", "is_accepted", "accepted", "author", "owner", "user", "points", "votes", "created_at")
+)
+"""Keys of what a person replied; one of them is there."""
 _OUTPUT_WORDS = frozenset(("output", "outputs", "result", "results", "target", "ausgabe", "sortie", "salida", "saída"))
 """Last words of names under which a list is what a model is to write; other lists of answers are alternatives."""
 UNCHANGED = object()
 """Returned for a value that is no answer in another form."""
-
-
-def find_question_lists(row: Mapping[str, Any], depth: int = MAX_DEPTH) -> tuple[str, ...]:
-    """Return the keys that lead from a row to a list of objects with a question and an answer; () if none do."""
-    if depth == 0 or _is_pair(row):
-        return ()
-    for key, value in row.items():
-        first = value[0] if isinstance(value, list) and value else None
-        if not isinstance(first, dict) or is_conversation_name(key):
-            continue
-        if _is_pair(first):
-            return (key,)
-        if deeper := find_question_lists(first, depth - 1):
-            return (key, *deeper)
-    return ()
-
-
-def _is_pair(row: Mapping[str, Any]) -> bool:
-    found = {names.normalize_column_name(key) for key in row}
-    return not found.isdisjoint(names.REQUESTS) and not found.isdisjoint(names.ANSWERS)
-
-
-class QuestionRows:
-    """Makes a row of each question inside a row, if the first row of the file has a list of them."""
-
-    def __init__(self) -> None:
-        self._path: tuple[str, ...] | None = None
-
-    def split(self, row: dict[str, Any]) -> Iterable[dict[str, Any]]:
-        """Return a row for each question: what stands around the list, then what is in it; the row if there is none."""
-        if self._path is None:
-            self._path = find_question_lists(row)
-        return _split_row(row, self._path) if self._path else (row,)
-
-    def notices(self) -> list[str]:
-        """Return what was done, in a sentence."""
-        lists = " and ".join(f"'{key[:40]}'" for key in self._path or ())
-        return [f"Each question in the lists {lists} is a row, with the texts around it."] if lists else []
-
-
-def _split_row(row: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    if not path:
-        yield dict(row)
-        return
-    inner = row.get(path[0])
-    around = {key: value for key, value in row.items() if key != path[0]}
-    for each in inner if isinstance(inner, list) else ():
-        if isinstance(each, dict):
-            for part in _split_row(each, path[1:]):
-                named = {f"{path[0]}.{key}" if key in around else key: value for key, value in part.items()}
-                yield {**around, **named}
 
 
 class NestedAnswers:
@@ -120,6 +70,8 @@ def read_nested_answer(column: str, value: Any) -> tuple[Any, bool]:
     role = _answer_role(column)
     if role == "answer":
         return _first_answer(value)
+    if role == "annotation":
+        return _read_annotations(value)
     if role == "label" and isinstance(value, list):
         found = [each.get("name") if isinstance(each, dict) else each for each in value]
         texts = [each for each in found if type(each) is str]
@@ -150,7 +102,24 @@ def _answer_role(column: str) -> str:
         return "answer"
     if name in names.REQUESTS | names.INPUTS:
         return "request"
+    if name == "annotations":
+        return "annotation"
     return "label" if name in names.LABELS or name == "accept" else ""
+
+
+def _read_annotations(value: Any) -> tuple[Any, bool]:
+    """Return (text, whether there were several) of Label Studio's annotations: a choice or a text; else UNCHANGED."""
+    done = [one for one in value if isinstance(one, dict) and not one.get("was_cancelled")] if value else []
+    results = [one.get("result") for one in done]
+    if not results or not all(isinstance(found, list) and len(found) == 1 for found in results):
+        return UNCHANGED, False
+    first = results[0][0] if results[0] else None
+    inner = first.get("value") if isinstance(first, dict) else None
+    found = (inner.get("choices") or inner.get("text")) if isinstance(inner, dict) and "start" not in inner else None
+    texts = [found] if type(found) is str else found
+    if not isinstance(texts, list) or not all(type(text) is str for text in texts):
+        return UNCHANGED, False
+    return ", ".join(texts), len(done) > 1
 
 
 def _first_answer(value: Any) -> tuple[Any, bool]:
@@ -170,11 +139,35 @@ def _first_answer(value: Any) -> tuple[Any, bool]:
         if len(value) > 1 and all(each.endswith("\n") for each in value[:-1]):
             return "".join(value), False  # the lines of a text
         return value[0], len(set(value)) > 1
+    if (reply := _best_reply(value)) is not None:
+        return reply, len(value) > 1
     first = value[0]
     texts = [each.get("text", each.get("value")) for each in value if isinstance(each, dict) and _is_text_object(each)]
     if len(texts) == len(value) and all(isinstance(text, str) for text in texts):
         return first.get("text", first.get("value")), len(value) > 1
     return UNCHANGED, False
+
+
+def _best_reply(replies: list[Any]) -> str | None:
+    """Return the text of the accepted one of the replies of people, else of the one with the best score, or the first.
+
+    None if they are something else.
+    """
+    if not all(isinstance(each, dict) and any(type(each.get(key)) is str for key in _REPLY_KEYS) for each in replies):
+        return None
+    if any("role" in each or _ABOUT_REPLY.isdisjoint(each) for each in replies):
+        return None
+    scores = [str(each.get("score", each.get("points", "0"))) for each in replies]
+    ranks = [
+        (str(each.get("is_accepted", each.get("accepted"))) == "True", float(score) if _is_number(score) else 0.0)
+        for each, score in zip(replies, scores, strict=True)
+    ]
+    best = replies[ranks.index(max(ranks))]
+    return next(str(best[key]) for key in _REPLY_KEYS if type(best.get(key)) is str)
+
+
+def _is_number(text: str) -> bool:
+    return text.removeprefix("-").replace(".", "", 1).isdecimal()
 
 
 def _is_text_object(value: Mapping[str, Any]) -> bool:
