@@ -1,11 +1,12 @@
 """A help desk on a real model: 400 of the bundled tickets, six labels, from training to certified exports.
 
-    python -m benchmarks.help_desk FOLDER --model FOLDER [--steps train,chat,...] [--json FILE]
+    python -m benchmarks.help_desk FOLDER [--model FOLDER] [--steps train,chat,...] [--json FILE]
 
 Runs the product's own command line, with the settings as the form has them when a user chooses model, file and the two
-templates. Each step is kept in FOLDER/steps.json, so the script goes on where it was stopped; what is there already is
-not measured again. CPU-seconds are those of a step's processes. --model: a folder such as that of the tests marked
-`real`, which is used without an argument.
+templates. `--steps help` lists the steps; each is kept in FOLDER/steps.json and not measured again. A step that was
+stopped (SIGTERM, Ctrl-C) goes on where it was, and its seconds add up. CPU-seconds are those of the processes that a
+step has started; wall seconds depend on what else the machine does, and "load" is the load when the step ended.
+--model: a folder such as that of the tests marked `real`, which is used without an argument.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import argparse
 import json
 import os
 import platform
-import resource
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -27,11 +30,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["FTK_SPARE"] = "0"
 
 import openai
+import psutil
 import yaml
 
 from tests.fakes.real_model import convert_real_model
 from toolkit.config import InferenceConfig
 from toolkit.demo_data import samples
+from toolkit.evaluation.evaluation_dir import list_evaluations
+from toolkit.evaluation.statistics.results import read_evaluation_results
 from toolkit.export.export_state import read_export_state
 from toolkit.runs.run_dir import RunDir, list_runs
 from toolkit.runs.status import read_run_status
@@ -40,7 +46,10 @@ from toolkit.services.engine_http import Done
 from toolkit.services.engine_requests import stream_chat
 
 ROWS, ASKED = 400, 12
-FORMS = ("adapter", "merged-bf16", "gguf", "gguf-q8")
+FORMS = ("adapter", "merged-bf16", "gguf", "gguf-q8", "gguf-q6", "gguf-q5", "gguf-q4")
+QLORA_STEPS, QLORA_TESTED = 12, 8
+"""Steps and test rows of the run in 4 bits: a CPU computes those far more slowly than float32."""
+END_SECONDS = 60  # for a run to save its checkpoint when the script is stopped
 
 
 class HelpDesk:
@@ -74,11 +83,11 @@ class HelpDesk:
         begun = list_runs(self.folder / name) if (self.folder / name).exists() else []
         at = ("--save-dir", str(self.folder / name))
         command = ("resume", begun[0].id, *at) if begun else ("run", str(path))
-        figures = {} if begun and read_run_status(begun[0]).state == "finished" else call(*command)
+        ended = {} if begun and read_run_status(begun[0]).state == "finished" else call(*command)
         status = read_run_status(self.run_of(name))
         wanted = ("rows", "exact_match_base", "exact_match")
         scores = {key: status.scores[key] for key in wanted if key in status.scores}
-        return {**figures, "state": status.state, "steps": status.step, "training_s": status.elapsed_s, **scores}
+        return {**ended, "state": status.state, "steps": status.step, "training_s": status.elapsed_s, **scores}
 
     def chat(self) -> dict[str, Any]:
         """Ask tickets through the client `openai` and as the playground does; count what differs."""
@@ -109,13 +118,32 @@ class HelpDesk:
             engine_client.stop_engine(info)
         return {"asked": len(rows), "same_as_playground": equal, "right": right, "pieces": pieces, "wall_s": seconds}
 
+    def evaluate(self, name: str) -> dict[str, Any]:
+        """Compare adapter and base on the run's test rows; return the measures with their verdicts."""
+        run = self.run_of(name)
+        ended = call("evaluate", run.id, "--save-dir", str(run.save_dir))
+        newest = next(iter(list_evaluations(run)), None)
+        results = read_evaluation_results(newest.results_path) if newest else None
+        if results is None:
+            return ended
+        measures = {
+            figure.measure: {
+                "rows": figure.rows,
+                **{"base" if model == "base" else "adapter": value.value for model, value in figure.models.items()},
+                "verdicts": [difference.verdict for difference in figure.differences.values()],
+            }
+            for figure in results.figures
+        }
+        said = [sentence for sentences in results.sentences.values() for sentence in sentences]
+        return {**ended, "answered": results.answered, "measures": measures, "said": said}
+
     def export(self, name: str, form: str) -> dict[str, Any]:
         """Export a form; return its verdict."""
         run = self.run_of(name)
-        figures = call("export", run.id, "--form", form, "--save-dir", str(run.save_dir))
+        ended = call("export", run.id, "--form", form, "--save-dir", str(run.save_dir))
         state = read_export_state(run, form)
         found = state.certificate
-        verdict = {"state": state.state, "bytes": state.bytes, **figures}
+        verdict = {"state": state.state, "bytes": state.bytes, **ended}
         if found is not None:
             shown = {"verdict": found.verdict, "drift": found.drift, "mean_drift": found.mean_drift}
             verdict |= {**shown, "summary": found.summary, "failed": [str(check) for check in found.failures]}
@@ -123,30 +151,80 @@ class HelpDesk:
 
 
 def call(*command: str) -> dict[str, Any]:
-    """Run a command of the toolkit and print its last lines; return its seconds, and those of its processes."""
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "toolkit", *command], capture_output=True, text=True, check=False, env=dict(os.environ)
+    """Run a command of the toolkit and print its last lines; return its exit code. Ctrl-C is passed on to it."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "toolkit", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-12:]
-    print(*said, sep="\n", flush=True)
-    wall = round(time.perf_counter() - began, 1)
-    return {"exit": done.returncode, "wall_s": wall, "cpu_s": round(cpu, 1)}
+    try:
+        said, _ = child.communicate()
+    except KeyboardInterrupt:
+        child.send_signal(signal.SIGINT)
+        child.communicate(timeout=END_SECONDS)
+        raise
+    print(*[line for line in said.splitlines() if line.strip()][-12:], sep="\n", flush=True)
+    return {"exit": child.returncode}
 
 
 def list_steps(desk: HelpDesk) -> dict[str, Callable[[], dict[str, Any]]]:
     """Return the steps by name, in order."""
-    qlora = desk.settings("qlora", max_steps=12)
+    qlora = desk.settings("qlora", max_steps=QLORA_STEPS)
+    qlora["data"].update(test_size=QLORA_TESTED)
     qlora["model"].update(quantize=True)
     return {
         "train": lambda: desk.train("lora", desk.settings("lora", num_train_epochs=1)),
         "chat": desk.chat,
+        "evaluate": lambda: desk.evaluate("lora"),
         **{f"export {form}": lambda form=form: desk.export("lora", form) for form in FORMS},  # type: ignore[misc]
         "train qlora": lambda: desk.train("qlora", qlora),
         "export qlora adapter": lambda: desk.export("qlora", "adapter"),
+        "export qlora merged-bf16": lambda: desk.export("qlora", "merged-bf16"),
     }
+
+
+class CpuWatch(threading.Thread):
+    """CPU-seconds of all processes that this one starts, and of theirs. Some outlive their parents."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.ended = threading.Event()
+        self.seconds: dict[psutil.Process, float] = {}
+
+    def run(self) -> None:
+        """Look once a second: a process loses at most its last one."""
+        while not self.ended.wait(1.0):
+            for process in {*self.seconds, *psutil.Process().children(recursive=True)}:
+                with suppress(psutil.Error):
+                    times = process.cpu_times()
+                    self.seconds[process] = times.user + times.system
+
+
+class Steps:
+    """The figures of the steps, in a file, and the seconds that steps took before they were stopped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+
+    def list_done(self) -> dict[str, Any]:
+        """Return the figures of the steps that have ended."""
+        return {name: figures for name, figures in self.kept.items() if "load" in figures}
+
+    def measure(self, name: str, step: Callable[[], dict[str, Any]]) -> None:
+        """Carry out a step and keep its figures; of one that is stopped, its seconds."""
+        began, spent, watch = time.perf_counter(), self.kept.get(name, {}), CpuWatch()
+        found: dict[str, Any] = {}
+        watch.start()
+        try:
+            found = {**step(), "load": round(os.getloadavg()[0], 1)}
+        finally:
+            watch.ended.set()
+            watch.join()
+            wall = spent.get("wall_s", 0.0) + time.perf_counter() - began
+            cpu = spent.get("cpu_s", 0.0) + sum(watch.seconds.values())
+            attempts = spent.get("attempts", 0) + 1
+            took = {"wall_s": round(wall, 1), "cpu_s": round(cpu, 1), "attempts": attempts}
+            self.kept[name] = {**took, **found}
+            self.path.write_text(json.dumps(self.kept, indent=1))
 
 
 def main() -> None:
@@ -156,20 +234,22 @@ def main() -> None:
     parser.add_argument("--steps", help="names, separated by commas; without it, all")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     desk = HelpDesk(chosen.folder.absolute(), chosen.model or convert_real_model())
     os.environ.setdefault("FTK_STATE_DIR", str(desk.folder / "state"))
-    kept = desk.folder / "steps.json"
-    found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
-    steps = list_steps(desk)
-    for name in chosen.steps.split(",") if chosen.steps else steps:
-        if name not in found:
+    kept, steps = Steps(desk.folder / "steps.json"), list_steps(desk)
+    wanted = chosen.steps.split(",") if chosen.steps else list(steps)
+    if not set(wanted) <= set(steps):
+        parser.error(f"steps: {', '.join(steps)}")
+    for name in wanted:
+        if name not in kept.list_done():
             print(f"\n== {name}", flush=True)
-            found[name] = {**steps[name](), "load": os.getloadavg()[0]}
-            kept.write_text(json.dumps(found, indent=1))
+            kept.measure(name, steps[name])
     about = {"date": date.today().isoformat(), "machine": platform.machine(), "cores": os.cpu_count(), "rows": ROWS}
-    print(json.dumps({**about, "steps": found}, indent=1))
+    found = json.dumps({**about, "steps": kept.list_done()}, indent=1)
+    print(found)
     if chosen.json:
-        chosen.json.write_text(json.dumps({**about, "steps": found}, indent=1) + "\n")
+        chosen.json.write_text(found + "\n")
 
 
 if __name__ == "__main__":
