@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 
 from tests.fakes.forked_processes import fork_short_processes
 from tests.fakes.real_model import INSTALL, convert_real_model, missing_packages
@@ -17,6 +21,11 @@ from tests.fakes.real_model import INSTALL, convert_real_model, missing_packages
 settings.register_profile("toolkit", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile("toolkit")
+# Hypothesis also draws the literals of the modules that happen to be loaded, which differ from process to process
+_read_literals = getattr(providers, "_get_local_constants", None)
+providers._get_local_constants = lambda: (
+    providers._local_constants if settings.default.derandomize or _read_literals is None else _read_literals()
+)
 
 os.environ["FTK_SPARE"] = "0"  # a test that wants a spare worker starts one
 
@@ -86,12 +95,43 @@ def make_tiny_model(folder: Path, *, chat: bool, seed: int = 0) -> Path:
     return folder
 
 
+TESTS = Path(__file__).parent
+PAGE_FOLDERS = (TESTS / "browser", TESTS / "pages")
+
+
+@cache
+def draws_pages(path: Path) -> bool:
+    """Return whether a file of tests draws pages: all in those folders, and what uses Streamlit's AppTest."""
+    return any(folder in path.parents for folder in PAGE_FOLDERS) or "import AppTest" in path.read_text("utf-8")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import files and folders whose tests `-m` leaves out: that takes half the time of the quick tests."""
+    asked = config.option.markexpr
+    if " or " in asked or "(" in asked:
+        return None
+    if "not browser" in asked:
+        if collection_path in PAGE_FOLDERS:
+            return True
+        if collection_path.name.startswith("test_") and draws_pages(collection_path):
+            return True
+    if "not worker" in asked and collection_path.name.startswith("test_"):
+        return bool(re.search(r"^pytestmark = .*mark\.worker", collection_path.read_text("utf-8"), re.M)) or None
+    return None
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of every later collection of garbage."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what draws pages, skip the tests on a real model that is not installed, and begin with the slow files."""
     missing = [] if os.environ.get("REQUIRE_REAL_MODEL") else missing_packages()
     skip = pytest.mark.skip(reason=f"{' and '.join(missing)} not installed: {INSTALL}")
     for item in items:
-        if "AppTest" in vars(item.module) or Path(__file__).parent / "pages" in item.path.parents:
+        if draws_pages(item.path):
             item.add_marker("browser")
         if missing and item.get_closest_marker("real"):
             item.add_marker(skip)

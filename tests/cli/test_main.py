@@ -360,6 +360,7 @@ cli.main()
 """
 
 
+@pytest.mark.worker  # starts whole programs
 @pytest.mark.parametrize(("deaf", "presses"), [("false", 1), ("true", 2)])
 def test_ctrl_c_stops_and_a_second_one_kills(folder: Path, deaf: str, presses: int) -> None:
     write_config(folder)
@@ -373,7 +374,7 @@ def test_ctrl_c_stops_and_a_second_one_kills(folder: Path, deaf: str, presses: i
         stderr=subprocess.STDOUT,
     )
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while not list_runs(folder / "experiments"):
             assert process.poll() is None, process.communicate()[0].decode()
             assert time.monotonic() < deadline
@@ -382,8 +383,9 @@ def test_ctrl_c_stops_and_a_second_one_kills(folder: Path, deaf: str, presses: i
         wait_for(run, lambda status: status.step >= 1)
         for _ in range(presses):
             process.send_signal(signal.SIGINT)
-            time.sleep(0.3)
-        said = process.communicate(timeout=30)[0].decode()
+            while not run.stop_path.exists() and process.poll() is None:  # until the first one has arrived
+                time.sleep(0.02)
+        said = process.communicate(timeout=120)[0].decode()
     finally:
         process.kill()
         process.wait()

@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FAKE_WORKER = str(ROOT / "tests" / "fakes" / "worker.py")
 DATA_TASKS = (
     "toolkit.data.readers.read_file",
+    "toolkit.data.storage.bounded_tables",
     "toolkit.data.storage.join_tables",
     "toolkit.data.doctor.examine_task",
     "toolkit.data.doctor.repair_task",

@@ -41,8 +41,8 @@ def fake_gpus(save_dir: Path, count: int) -> Machine:
 
 
 def wait_for(run: RunDir, wanted: Callable[[RunStatus], bool], supervisor: Supervisor | None = None) -> RunStatus:
-    """Poll (and tick `supervisor`, if given) until `wanted` holds; fail after 20 s."""
-    deadline = time.monotonic() + 20
+    """Poll (and tick `supervisor`, if given) until `wanted` holds; fail after 2 minutes."""
+    deadline = time.monotonic() + 120
     while True:
         if supervisor is not None:
             supervisor.tick()

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import yaml
-from accelerate.commands.config.config_args import ClusterConfig
 
 from toolkit.config import Config, DataConfig
 from toolkit.data.storage.open_table import open_table
@@ -163,6 +162,8 @@ def test_problems_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_the_file_for_the_accelerate_launcher(
     leaves: dict[str, Any], machine: Machine, count: int, kind: str, cpu: bool, precision: str
 ) -> None:
+    from accelerate.commands.config.config_args import ClusterConfig  # which imports torch: seconds
+
     made = config(accelerate=True, **leaves)
     text = accelerate_yaml(made, machine)
     settings = yaml.safe_load(text)
@@ -199,6 +200,8 @@ def test_settings_of_a_run_on_several_machines(leaves: dict[str, Any], expected:
 
 
 def test_the_file_for_several_machines_names_their_meeting() -> None:
+    from accelerate.commands.config.config_args import ClusterConfig  # which imports torch: seconds
+
     made = config(**MEETING | {"machine_rank": 1, "num_processes": 3})
     settings = yaml.safe_load(accelerate_yaml(made, CPU))
     assert yaml.safe_dump(ClusterConfig(**settings).to_dict()) == accelerate_yaml(made, CPU)

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.scenarios.data.test_fuzz import NAME, TEXT, VALUE, _expected, _read
+from tests.scenarios.data.test_fuzz import KEY, NAME, TEXT, VALUE, _expected, _read
 from toolkit.data.conversations import ChatColumns, looks_like_chat, parse_conversation
 from toolkit.data.examples import templates
 from toolkit.data.examples.templates import MAX_TEMPLATE, compile_template
@@ -102,7 +102,7 @@ def test_rows_that_do_not_fit_are_left_out_or_filled_and_no_others(text: str, de
     assert [[row["q"], row["w"]] for row in found] == [[(c or None) for c in [*row, ""][:2]] for row in kept]
 
 
-ROWS = st.lists(st.dictionaries(NAME, VALUE, min_size=1, max_size=3), min_size=2, max_size=4)
+ROWS = st.lists(st.dictionaries(KEY, VALUE, min_size=1, max_size=3), min_size=2, max_size=4)
 
 
 @QUICK

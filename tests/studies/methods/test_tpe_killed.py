@@ -56,6 +56,7 @@ def wait_for_runs(save_dir: Path, app: subprocess.Popen[bytes], count: int, stat
         time.sleep(0.02)
 
 
+@pytest.mark.worker  # starts whole programs
 @pytest.mark.timeout(900)
 def test_a_study_by_tpe_goes_on_after_the_app_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "rows.csv").write_text("question,answer\n" + "".join(f"q{i},a{i}\n" for i in range(10)))

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from accelerate.commands.config.config_args import ClusterConfig
 
 from tests.fakes.training import draft, events_of, make_run, own_signals
 from toolkit.errors import RunError
@@ -91,6 +90,8 @@ def test_a_machine_that_does_not_come_is_named(port: int, tmp_path: Path, monkey
 def test_a_run_whose_machines_do_not_meet_says_so(
     port: int, save_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: bool
 ) -> None:
+    from accelerate.commands.config.config_args import ClusterConfig  # which imports torch: seconds
+
     team = {"accelerate": True, "num_machines": 2, "main_process_ip": "127.0.0.1", "main_process_port": port}
     run = make_run({**draft(save_dir, tmp_path), **team, "num_processes": 1})
     monkeypatch.setattr("toolkit.runs.worker_process.probe_machine", lambda save_dir: Machine(2, 10**10))

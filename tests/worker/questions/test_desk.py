@@ -179,7 +179,8 @@ def test_a_broken_installation_is_the_answer_to_every_question(monkeypatch: pyte
 def test_a_hostile_model_costs_one_process_and_is_explained(
     desk: RequestQueue, monkeypatch: pytest.MonkeyPatch, how: str, says: str
 ) -> None:
-    monkeypatch.setattr(answer_process, "STALL_SECONDS", 1.0)
+    if how == "endless":  # the others end by themselves, however long a busy machine takes
+        monkeypatch.setattr(answer_process, "STALL_SECONDS", 1.0)
     body = {"how": how, "config": {"model": {"hf_model_ckpt": "owner/evil"}}}
     error = answered(desk.get_or_start_job("hostile", body, "me")).error
     assert error is not None
