@@ -336,6 +336,7 @@ class Config(SettingsSection):
         description="After a crash, resume from the last checkpoint; after running out of memory, with a smaller batch",
     )
     num_processes: Optional[int] = Field(None, ge=1, le=1024, description="Number of processes that Accelerate starts")
+    shard_model: Optional[bool] = Field(None, description="Split the base model's weights over the processes (FSDP2)")
     num_machines: Optional[int] = Field(1, ge=1, le=1024, description="Number of machines that train this run together")
     machine_rank: Optional[int] = Field(0, ge=0, le=1023, description="Number of this machine; the main machine has 0")
     main_process_ip: Optional[HostName] = Field(None, description="Address at which the others reach the main machine")
@@ -389,9 +390,8 @@ def _find_lora_contradictions(config: Config) -> list[Problem]:
         found.append(Problem("lora.layers_pattern", message, "Fill in layers_to_transform, or clear this setting."))
     targets = lora.target_modules
     if targets is not None and not targets:
-        found.append(
-            Problem("lora.target_modules", "The list of target modules is empty.", "Add modules, or reset the setting.")
-        )
+        hint = "Add modules, or reset the setting."
+        found.append(Problem("lora.target_modules", "The list of target modules is empty.", hint))
     if targets and "all-linear" in targets and len(targets) > 1:
         found.append(Problem("lora.target_modules", "all-linear is combined with other names.", "Remove the others."))
     if targets == ["all-linear"] and lora.layers_to_transform is not None:

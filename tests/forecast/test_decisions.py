@@ -19,7 +19,7 @@ from toolkit.forecast.forecast import Forecast, Scene, forecast_run
 from toolkit.forecast.scene import NoForecast
 from toolkit.runs.run_dir import create_run, read_run_config, read_run_meta
 from toolkit.settings import device_defaults
-from toolkit.settings.device_defaults import BF16_PATH, CHECKPOINTING_PATH
+from toolkit.settings.device_defaults import BF16_PATH, CHECKPOINTING_PATH, SHARDING_PATH
 from toolkit.settings.validation import parse_draft
 from toolkit.system.machine import Machine
 
@@ -191,3 +191,27 @@ def test_trials_of_a_study_do_not_differ_in_precision(
         config = parse_draft({"training": {"training_args": args}, "lora": {"r": rank}})
         found.add(decide_open_settings(config, None, ABLE, tmp_path).config.training.training_args.bf16)
     assert len(found) == 1
+
+
+def test_a_model_too_large_for_one_gpu_is_sharded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    large = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
+
+    def decide(gigabytes: float, processes: int = 4, **more: Any) -> DecidedSettings:
+        place = device_defaults.ComputeDevice(cuda=True, processes=processes)
+        seen = replace(scene(gigabytes * 1e9), place=place, shape=read_model_shape({**LLAMA, **large}))
+        monkeypatch.setattr(module, "scene_for", lambda *_: seen)
+        return decide_open_settings(asked(**more), None, None, tmp_path)
+
+    needed = decide(1000).memory_bytes / 1e9
+    whole, too_small = needed * 1.3, needed * 0.3
+    fitting = decide(whole, accelerate=True)
+    assert fitting.config.shard_model is None and "fits into each GPU" in fitting.reasons[SHARDING_PATH]
+    found = decide(too_small, accelerate=True)
+    assert found.config.shard_model is True
+    assert "GiB" in found.reasons[SHARDING_PATH] and "with a part" in found.reasons[SHARDING_PATH]
+    assert isinstance(found.found, Forecast) and found.found.load.shards == 4
+    assert found.memory_bytes < decide(too_small, accelerate=True, shard_model=False).memory_bytes
+    assert decide(too_small).config.shard_model is None, "one process has nobody to share with"
+    assert decide(too_small, processes=1, accelerate=True).config.shard_model is None
+    eight = {"quantize": True, "bitsandbytes": {"load_in_8bit": True, "load_in_4bit": False}}
+    assert decide(too_small / 3, accelerate=True, model=eight).config.shard_model is None

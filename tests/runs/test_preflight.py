@@ -64,6 +64,7 @@ MACHINE_CASES = [
     ({"accelerate": True, "num_processes": 3}, TWO_H200, {("num_processes", "error")}),
     ({"accelerate": True, "num_processes": 3}, CPU, {("num_processes", "warning")}),
     ({"accelerate": True}, CPU, set()),
+    ({"accelerate": True, "shard_model": True}, CPU, set()),
 ]
 
 
@@ -76,6 +77,23 @@ def test_settings_that_the_machine_does_not_support(
     assert preflight_problems(made, None, None) == []
     if expected:
         assert preflight_needs_machine(made)
+
+
+@pytest.mark.parametrize(
+    ("leaves", "word"),
+    [
+        ({"model__quantize": True, "model__bitsandbytes__load_in_8bit": True}, "8 bits"),
+        ({"lora__target_parameters": ["mlp.experts.down_proj"]}, "parameters"),
+        ({"model__quantize": True, "model__bitsandbytes__load_in_4bit": True}, ""),
+    ],
+)
+def test_what_can_not_be_sharded_is_refused(leaves: dict[str, Any], word: str) -> None:
+    if word == "8 bits":
+        leaves = {**leaves, "model__bitsandbytes__load_in_4bit": False}
+    asked = preflight_problems(config(accelerate=True, shard_model=True, **leaves), None, None)
+    assert found(asked) == ({("shard_model", "error")} if word else set())
+    assert all(word in problem.message for problem in asked)
+    assert preflight_problems(config(accelerate=True, **leaves), None, None) == []
 
 
 def test_the_defaults_do_not_depend_on_the_machine() -> None:

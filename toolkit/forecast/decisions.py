@@ -1,4 +1,4 @@
-"""Empty settings that need a forecast: gradient checkpointing, and bf16 on a CPU.
+"""Empty settings that need a forecast: gradient checkpointing, sharding, and bf16 on a CPU.
 
 The form shows the decision, Start writes it into the run's settings, and the worker follows those. A value that the
 user chose is never changed. Without a forecast the settings stay empty, which means off.
@@ -6,7 +6,7 @@ user chose is never changed. Without a forecast the settings stay empty, which m
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from toolkit.config import Config, LoraConfig, TrainingConfig
@@ -15,8 +15,9 @@ from toolkit.forecast.costs.sampled_lengths import TokenCounts
 from toolkit.forecast.forecast import Forecast, Scene, apply_correction, forecast_run
 from toolkit.forecast.history import find_correction
 from toolkit.forecast.scene import NoForecast, scene_for
+from toolkit.runs.preflight import find_sharding_problem
 from toolkit.runs.slots import count_slots
-from toolkit.settings.device_defaults import BF16_PATH, CHECKPOINTING_PATH, ExplainedDefault
+from toolkit.settings.device_defaults import BF16_PATH, CHECKPOINTING_PATH, SHARDING_PATH, ExplainedDefault
 from toolkit.system.machine import Machine
 
 FIT_ORDER = ("too large", "tight", "fits")
@@ -67,6 +68,33 @@ def decide_open_settings(
 
 def decide_in_scene(config: Config, scene: Scene, machine: Machine | None, save_dir: Path) -> DecidedSettings:
     """Decide the empty settings of `config` for this model, these rows and this device."""
+    whole = _decide_the_rest(config, scene, machine, save_dir)
+    if config.shard_model is not None or not config.accelerate or scene.place.processes == 1:
+        return whole
+    problem = find_sharding_problem(config)
+    if problem is not None:
+        return _with_reason(whole, "Not sharded", problem.message.removesuffix("."))
+    if not scene.place.cuda or _fit(whole) != "too large":
+        why = "the whole model fits into each GPU" if scene.place.cuda else "loading takes as much memory as without it"
+        return _with_reason(whole, "Not sharded", why)
+    sharded = _decide_the_rest(config.model_copy(update={"shard_model": True}), scene, machine, save_dir)
+    needs, held = (found.memory_bytes / 2**30 for found in (whole, sharded))
+    why = f"each GPU has {scene.memory_bytes / 2**30:.1f} GiB; a process needs {needs:.1f} with the whole model"
+    if _fit(sharded) == "too large":
+        return _with_reason(whole, "Not sharded", f"{why}, and still {held:.1f} with a part of it")
+    return _with_reason(sharded, "Sharded", f"{why}, and {held:.1f} with a part of it")
+
+
+def _with_reason(decided: DecidedSettings, what: str, why: str) -> DecidedSettings:
+    return replace(decided, told=(*decided.told, ExplainedDefault(SHARDING_PATH, what, why)))
+
+
+def _fit(decided: DecidedSettings) -> str:
+    return "fits" if isinstance(decided.found, NoForecast) else decided.found.fit
+
+
+def _decide_the_rest(config: Config, scene: Scene, machine: Machine | None, save_dir: Path) -> DecidedSettings:
+    """Decide all settings but the sharding."""
     automatic = config.training.training_args.gradient_checkpointing is None
 
     def predict(chosen: Config) -> Forecast:

@@ -277,6 +277,7 @@ def _batch_workload(config: Config, scene: Scene, rows: int, longest: int, real:
         optimizer=args.optim or "adamw_torch",
         gpu=scene.place.cuda,
         file_bytes=scene.file_bytes,
+        shards=scene.place.processes if config.shard_model and config.accelerate else 1,
         whole_logits=not scene.shape.plain_head or trains_head,
     )
 

@@ -18,6 +18,7 @@ from toolkit.data.table import Table
 from toolkit.errors import Problem
 from toolkit.runs.run_dir import save_dir_of
 from toolkit.runs.worker_process import machine_count
+from toolkit.settings.device_defaults import SHARDING_PATH
 from toolkit.settings.model_source import bundled_model_folder, model_kind
 from toolkit.system.machine import Machine, is_own_address
 from toolkit.system.printable import format_plural
@@ -41,6 +42,8 @@ def preflight_problems(config: Config, table: Table | None, machine: Machine | N
     """
     found = [*_data_problems(config, table), *_model_problems(config), *_disk_problems(save_dir_of(config))]
     found += _team_problems(config)
+    if config.accelerate and config.shard_model and (problem := find_sharding_problem(config)):
+        found.append(problem)
     if machine is not None:
         found += [
             *_precision_problems(config, machine),
@@ -143,6 +146,16 @@ def _device_problems(config: Config, machine: Machine) -> list[Problem]:
             )
             found.append(Problem("num_processes", message, "Use fewer processes.", "warning"))
     return found
+
+
+def find_sharding_problem(config: Config) -> Problem | None:
+    """Return why the model can't be sharded with these settings, or None."""
+    if config.model.quantize and config.model.bitsandbytes.load_in_8bit:
+        return Problem(SHARDING_PATH, "A base model in 8 bits can't be sharded.", "Use 4 bits, or turn sharding off.")
+    if config.lora.target_parameters:
+        hint = "Empty target_parameters, or turn sharding off."
+        return Problem(SHARDING_PATH, "Adapters on parameters do not work with sharding.", hint)
+    return None
 
 
 def _team_problems(config: Config) -> list[Problem]:

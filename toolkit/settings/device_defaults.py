@@ -108,6 +108,7 @@ class ExplainedDefault(NamedTuple):
 
 CHECKPOINTING_PATH = "training.training_args.gradient_checkpointing"
 BF16_PATH = "training.training_args.bf16"
+SHARDING_PATH = "shard_model"
 
 
 def uses_gradient_checkpointing(config: Config) -> bool:

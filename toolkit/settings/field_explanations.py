@@ -48,6 +48,8 @@ FIELD_EXPLANATIONS: dict[str, str] = {
     _ARGS + "gradient_checkpointing": "Recomputes activations in the backward pass instead of storing them: less "
     "memory, slower steps.",
     "accelerate": "Starts one training process per GPU through Accelerate. No separate launch command is needed.",
+    "shard_model": "Each process holds a part of every layer and gathers the rest while it computes: less memory for "
+    "each GPU, slower steps. The adapter stays whole. No sample outputs are made during training.",
     "num_machines": "Each machine needs this toolkit, the same data and the same settings. Start the run on all of "
     "them: they wait for each other.",
     "machine_rank": "The main machine has 0, the others 1, 2 and so on. This is the only setting that differs.",

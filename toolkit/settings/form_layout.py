@@ -213,6 +213,8 @@ _FIELD_LAYOUTS: dict[str, FieldLayout] = {
     "accelerate": FieldLayout("precision", "Multi-process training (Accelerate)", switch=True, empty="off"),
     "num_processes": FieldLayout("precision", "Number of processes", shown_when=_ACCELERATED,
                                  unit="on each machine", empty="one per GPU, or two on a CPU"),
+    "shard_model": FieldLayout("precision", "Shard the model", shown_when=_ACCELERATED,
+                               empty="on if a GPU can't hold all of it"),
     "num_machines": FieldLayout("precision", "Number of machines", "advanced", shown_when=_ACCELERATED, empty="one"),
     "machine_rank": FieldLayout("precision", "Rank of this machine", "advanced", shown_when=_SEVERAL_MACHINES,
                                 unit="0 for the main machine", empty="0"),

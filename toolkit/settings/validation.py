@@ -173,6 +173,8 @@ def find_config_warnings(config: Config) -> list[Problem]:
         warn("model.quantize", "The bitsandbytes settings have no effect while quantization is off.")
     if config.num_processes is not None and not config.accelerate:
         warn("num_processes", "The number of processes has no effect while accelerate is off.")
+    if config.shard_model and (not config.accelerate or config.num_processes == 1 == (config.num_machines or 1)):
+        warn("shard_model", "Sharding has no effect with one process.", "Turn accelerate on, or use more processes.")
     if (config.num_machines or 1) > 1 and not config.accelerate:
         warn("num_machines", "The number of machines has no effect while accelerate is off.")
     wanted = config.model.device_map

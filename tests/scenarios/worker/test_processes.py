@@ -14,6 +14,9 @@ import psutil
 import pytest
 
 from tests.fakes.training import draft, events_of, make_run, rows, start_worker, train_here
+from toolkit.evaluation.predictions import read_predictions
+from toolkit.export.prompt_contract import CONTRACT_FILE
+from toolkit.runs.events import EventWriter
 from toolkit.runs.run_dir import RunDir, kill_run, read_run_config
 from toolkit.runs.status import read_run_status
 from toolkit.runs.worker_process import worker_command
@@ -22,8 +25,8 @@ from toolkit.system.durable import verify_commit
 pytestmark = pytest.mark.worker
 
 
-def make(save_dir: Path, model: Path, **training: Any) -> RunDir:
-    settings = {**draft(save_dir, model, **training), "accelerate": True, "num_processes": 2}
+def make(save_dir: Path, model: Path, more: dict[str, Any] | None = None, **training: Any) -> RunDir:
+    settings = {**draft(save_dir, model, **training), "accelerate": True, "num_processes": 2, **(more or {})}
     settings["data"] |= {"train_size": 21, "test_size": 6}
     return make_run(settings, rows(30))
 
@@ -73,9 +76,13 @@ def test_two_processes_train_each_row_once_and_one_writes_events(both: RunDir) -
     assert events_of(both, "scores")[0]["rows"] == 6
 
 
-def test_two_processes_train_the_same_as_one(both: RunDir, tiny_model: Path, save_dir: Path) -> None:
+def load_adapter(run: RunDir) -> dict[str, Any]:
     from safetensors.torch import load_file
 
+    return load_file(run.adapter_dir / "adapter_model.safetensors")
+
+
+def test_two_processes_train_the_same_as_one(both: RunDir, tiny_model: Path, save_dir: Path) -> None:
     def losses(run: RunDir) -> list[float]:
         return [event["loss"] for event in events_of(run, "log")]
 
@@ -87,7 +94,7 @@ def test_two_processes_train_the_same_as_one(both: RunDir, tiny_model: Path, sav
     tested = [[event["eval_loss"] for event in events_of(run, "eval")] for run in (both, one)]
     assert tested[0] == pytest.approx(tested[1], rel=1e-3), "6 rows fill no batch of 2 x 8: none counts twice"
     assert tested[0]
-    alone, shared = (load_file(run.adapter_dir / "adapter_model.safetensors") for run in (one, both))
+    alone, shared = load_adapter(one), load_adapter(both)
     assert max((alone[name] - shared[name]).abs().max().item() for name in alone) < 2e-3
 
 
@@ -164,6 +171,39 @@ def test_two_processes_resume_bit_for_bit(whole: RunDir, tiny_model: Path, save_
     assert {"rank-0.safetensors", "rank-1.safetensors", "rank-0.json", "rank-1.json"} <= names
     assert adapter_bytes(run) == adapter_bytes(whole)
     assert all(event["exact"] for event in events_of(run, "verified"))
+
+
+def test_a_sharded_model_trains_the_same_and_resumes(whole: RunDir, tiny_model: Path, save_dir: Path) -> None:
+    run = make(save_dir, tiny_model, {"shard_model": True}, **LONG)
+    launcher = launch(run)
+    wait_for_checkpoint((run, launcher))
+    os.kill(events_of(run, "started")[0]["pid"], signal.SIGKILL)
+    assert launcher.wait(60) != 0
+    again = start_worker(run, worker_command(run, read_run_config(run)), FTK_ATTEMPT="2")
+    assert again.wait(240) == 0, run.log_path.read_text()[-3000:]
+    assert events_of(run, "resumed")[0]["step"] >= 2
+    assert all(event["exact"] for event in events_of(run, "verified"))
+    plan = events_of(run, "plan")[-1]
+    frozen = plan["total_parameters"] - plan["trainable_parameters"]
+    assert plan["held_parameters"] == plan["trainable_parameters"] + frozen / 2, "each process holds half of the base"
+    one, sharded = load_adapter(whole), load_adapter(run)
+    assert max((one[name] - sharded[name]).abs().max().item() for name in one) < 2e-3
+    assert [event["rows"] for event in events_of(run, "scores")] == [6]
+    assert read_predictions(run) == read_predictions(whole), "the whole model answers after training"
+    assert (run.adapter_dir / CONTRACT_FILE).exists()
+
+
+def test_a_sharded_model_in_4_bits_computes_batches_in_parts(both: RunDir, tiny_model: Path, save_dir: Path) -> None:
+    quantized = {"hf_model_ckpt": str(tiny_model), "quantize": True, "bitsandbytes": {"load_in_4bit": True}}
+    run = make(save_dir, tiny_model, {"shard_model": True, "model": quantized})
+    # 21 rows in batches of 2 x 4 leave 3 for one process and 2 for the other: two parts and one
+    with EventWriter(run.events_path) as events:
+        events.append("interrupted", reason="out_of_memory", message="", hint="", micro_batch=2)
+    worker = start_worker(run, worker_command(run, read_run_config(run)), FTK_ATTEMPT="2")
+    assert worker.wait(240) == 0, run.log_path.read_text()[-3000:]
+    assert events_of(run, "plan")[0]["micro_batch"] == 2
+    losses = [[event["loss"] for event in events_of(done, "log")] for done in (run, both)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 def test_two_machines_train_the_same_and_resume_together(whole: RunDir, tiny_model: Path, save_dir: Path) -> None:

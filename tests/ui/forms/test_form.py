@@ -179,7 +179,7 @@ def test_choices_and_lists_are_stored(folder: Path) -> None:
 
 AUTO_FLAGS = (
     "data.use_chat_template", "training.training_args.bf16", "training.training_args.gradient_checkpointing",
-    "training.training_args.tf32",
+    "training.training_args.tf32", "shard_model",
 )  # fmt: skip
 
 

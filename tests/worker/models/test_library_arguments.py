@@ -192,6 +192,7 @@ UNUSED: dict[str, str] = {
     _ARGS + "early_stopping_patience": "a callback of our own, worker.training.best_checkpoint",
     _ARGS + "load_best_at_end": "worker.training.attempt restores the weights of the best checkpoint",
     _ARGS + "save_steps": "worker.checkpoints writes checkpoints when worker.checkpoints.pace says so",
+    "shard_model": "worker.process.sharding splits the weights, if there are several processes",
     "autopilot": "read where a dead run is closed (lifecycle/resume_policy.py)",
     **dict.fromkeys(
         ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port"),

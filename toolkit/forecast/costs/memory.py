@@ -51,7 +51,7 @@ class BatchWorkload:
     rows, tokens: of the batch, with padding if it is computed. longest: tokens of the longest row. scored: tokens with
     a loss. quantized: "" or a key of _QUANTIZED_BYTES. file_bytes: of a stored weight. widths, counts: distinct widths
     of examples and distinct numbers of tokens over all batches. whole_logits: whether the logits of all scored tokens
-    exist at once.
+    exist at once. shards: the processes over which the base model's weights are split.
     """
 
     rows: int
@@ -68,6 +68,7 @@ class BatchWorkload:
     widths: int = 1
     counts: int = 1
     whole_logits: bool = False
+    shards: int = 1
 
     @property
     def number_bytes(self) -> int:
@@ -108,13 +109,16 @@ class MemoryUse:
 def forecast_memory(shape: ModelShape, adapter: AdapterSize, load: BatchWorkload) -> MemoryUse:
     """Return the memory of one process that trains `adapter` on batches like `load`."""
     weights = weight_bytes(shape, load)
+    held = _held_weight_bytes(shape, load, weights)
     states = _OPTIMIZER_STATES.get(load.optimizer.removeprefix("paged_").partition("_")[0], 2.0)
     state_bytes = states * (1 if "8bit" in load.optimizer else 4)
     trained = adapter.parameters
     loading = 0.0 if load.gpu else _loading_bytes(shape, load)
+    if not load.gpu or load.quantized:
+        loading += weights - held  # loaded whole where it is then sharded
     return MemoryUse(
         process=GPU_PROCESS_BYTES if load.gpu else PROCESS_BYTES + RUNTIME_BYTES,
-        weights=weights,
+        weights=held,
         adapter=4 * trained,
         gradients=4 * trained,
         optimizer=state_bytes * trained,
@@ -144,6 +148,18 @@ def weight_bytes(shape: ModelShape, load: BatchWorkload) -> float:
         return shape.parameters * load.number_bytes
     inside = shape.linear_parameters - shape.layers * shape.experts
     return inside * _QUANTIZED_BYTES[load.quantized] + (shape.parameters - inside) * load.number_bytes
+
+
+def _held_weight_bytes(shape: ModelShape, load: BatchWorkload, weights: float) -> float:
+    """Return the bytes of weights in one process: its shard, what no layer contains, and two layers while they compute.
+
+    weights: of the whole model.
+    """
+    if load.shards == 1:
+        return weights
+    outside = (shape.parameters - shape.linear_parameters) * load.number_bytes
+    gathered = outside + 2 * max(weights - outside, 0.0) / max(shape.layers, 1)
+    return min(weights, weights / load.shards + gathered)
 
 
 def _loading_bytes(shape: ModelShape, load: BatchWorkload) -> float:

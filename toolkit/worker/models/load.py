@@ -129,6 +129,14 @@ def disable_router_logits(model: PreTrainedModel) -> None:
         settings.output_router_logits = False
 
 
+def prepare_experts_for_training(base: PreTrainedModel) -> None:
+    """Undo what the trainer's library sets on a mixture of experts, and name its experts as the library's loss asks."""
+    disable_router_logits(base)
+    settings = base.config.get_text_config()
+    if not hasattr(settings, "num_experts") and hasattr(settings, "num_local_experts"):
+        settings.num_experts = settings.num_local_experts
+
+
 def _keep_special_tokens_only(model: PreTrainedModel, name: str | None) -> None:
     """Replace the model's generation config: `generate` would add its penalties, limits and modes to the settings."""
     found = {key: getattr(model.generation_config, key, None) for key in _SPECIAL_TOKENS}

@@ -21,18 +21,26 @@ from toolkit.worker.training.loss_watch import LossWatch
 
 
 class MicroBatchedTrainer(SFTTrainer):
-    """A trainer whose batches are computed in parts. micro_batch: rows at once; None computes all of them together."""
+    """A trainer whose batches are computed in parts.
 
-    def __init__(self, *args: Any, micro_batch: int | None = None, **kwargs: Any) -> None:
+    micro_batch: rows at once; None computes all of them together. sharded: each pass gathers weights from all
+    processes, so they have to make the same number of passes.
+    """
+
+    def __init__(self, *args: Any, micro_batch: int | None = None, sharded: bool = False, **kwargs: Any) -> None:
+        self.micro_batch, self.sharded = micro_batch, sharded
         super().__init__(*args, **kwargs)
-        self.micro_batch = micro_batch
         self.watch = LossWatch()
         self._eval_sums: Tensor | None = None  # [nats, trained tokens] of the current evaluation, in float64
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        if not self.sharded:  # the whole model may not fit there: sharding moves one layer after the other
+            super()._move_model_to_device(model, device)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
     ) -> Tensor:
-        *earlier, last = split_into_micro_batches(inputs, self.micro_batch)
+        *earlier, last = self._split(inputs)
         # the library counts no tokens for a model whose forward does not take the count: count those of this batch
         if earlier and num_items_in_batch is None:
             num_items_in_batch = count_trained_tokens(inputs) * self.accelerator.num_processes
@@ -57,7 +65,7 @@ class MicroBatchedTrainer(SFTTrainer):
             return whole
         rows = self._count_own_rows(len(inputs["labels"]))
         # a batch of repeated rows only is computed but not counted: the library gathers a loss from every process
-        pieces = list(split_into_micro_batches(keep_first_rows(inputs, rows or 1), self.micro_batch))
+        pieces = self._split(keep_first_rows(inputs, rows or 1))
         losses = [super(MicroBatchedTrainer, self).prediction_step(model, piece, True)[0] for piece in pieces]
         counts = torch.stack([count_trained_tokens(piece) for piece in pieces]).to(losses[0].device)
         # in float64: the sum over many batches must not depend on how the rows are split
@@ -65,6 +73,17 @@ class MicroBatchedTrainer(SFTTrainer):
         counted = sums if rows else torch.zeros_like(sums)
         self._eval_sums = counted if self._eval_sums is None else self._eval_sums + counted
         return sums[0] / sums[1].clamp(min=1), None, None
+
+    def _split(self, inputs: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Split a batch into as many parts as the other processes split theirs, filled up with parts without labels."""
+        parts = list(split_into_micro_batches(inputs, self.micro_batch))
+        if not self.sharded or self.micro_batch is None:
+            return parts
+        most = torch.tensor(len(parts), device=self.args.device)
+        torch.distributed.all_reduce(most, op=torch.distributed.ReduceOp.MAX)
+        filler = keep_first_rows(inputs, 1)
+        filler["labels"] = torch.full_like(filler["labels"], IGNORED_LABEL)
+        return [filler] * (int(most) - len(parts)) + parts
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         """Evaluate with the test loss as the mean over trained tokens.

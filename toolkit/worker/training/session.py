@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.config import Config
@@ -30,6 +31,7 @@ from toolkit.worker.models import load
 from toolkit.worker.models.architecture import check_lora_targets
 from toolkit.worker.models.folder import read_model_settings, resolve_model_folder
 from toolkit.worker.process.memory import read_process_memory
+from toolkit.worker.process.sharding import count_held_parameters
 from toolkit.worker.process.stop import StopRequested
 from toolkit.worker.process.team import RunProcesses
 from toolkit.worker.questions.dataset_subject import example_token_limit
@@ -40,7 +42,7 @@ from toolkit.worker.training.attempt import TrainingAttempt
 from toolkit.worker.training.machines import check_same_training, find_common_checkpoint
 from toolkit.worker.training.session_context import SessionEnd, TrainingSession
 from toolkit.worker.training.trainer import PreparedTrainer
-from toolkit.worker.training.trainer_setup import make_trainer
+from toolkit.worker.training.trainer_setup import load_whole_model, make_trainer
 
 logger = logging.getLogger(__name__)
 
@@ -78,18 +80,23 @@ def run_training_session(session: TrainingSession) -> SessionEnd:
     # measured before the model: the forecast learns from it what the libraries alone take
     before = read_process_memory()["memory_bytes"]
     trainer = make_trainer(session, device, folder, tokenizer, train, test)
-    facts = {**_plan_facts(session, device, trainer), "threads": threads, "process_bytes": before}
-    if session.team.is_main_process:
+    if session.team.is_main_process and not session.is_sharded:
         trainer.add_callback(_make_sample_outputs(session, tokenizer, source, folder))
-    attempt = TrainingAttempt(session, trainer, facts, checkpoint)
+    attempt = TrainingAttempt(session, trainer, _plan_facts(session, device, trainer, threads, before), checkpoint)
     session.stop.raise_if_requested()
     attempt.fit()
-    if session.team.is_main_process:
-        # saved after a stop as well: the adapter of a stopped run can be used
-        _save_result(session, trainer, tokenizer, source, folder, attempt.kept_step)
-        if not attempt.stopped:
-            return _answer_test_rows(session, trainer, tokenizer, source, attempt.step)
-    return SessionEnd("stopped" if attempt.stopped else "finished", attempt.step)
+    end = SessionEnd("stopped" if attempt.stopped else "finished", attempt.step)
+    model, answering, kept_step = trainer.model, trainer.model, attempt.kept_step
+    if session.is_sharded:
+        del trainer, attempt  # with them go the optimizer and the gradients
+        answering = load_whole_model(session, model, device, folder)
+    if not session.team.is_main_process:
+        return end
+    # saved after a stop as well: the adapter of a stopped run can be used
+    _save_result(session, model, answering, tokenizer, source, folder, kept_step)
+    if answering is not None and end.kind == "finished":
+        return _answer_test_rows(session, answering, tokenizer, source, end.step)
+    return end
 
 
 def set_thread_count(processes: int) -> int:
@@ -120,8 +127,13 @@ def _example_length(config: Config, folder: Path, emit: EventReporter) -> int:
     return allowed
 
 
-def _plan_facts(session: TrainingSession, device: ComputeDevice, trainer: PreparedTrainer) -> dict[str, Any]:
-    """Return the fields of the `plan` event that describe model, batches and device."""
+def _plan_facts(
+    session: TrainingSession, device: ComputeDevice, trainer: PreparedTrainer, threads: int, process_bytes: int
+) -> dict[str, Any]:
+    """Return the fields of the `plan` event that describe model, batches and device.
+
+    process_bytes: memory of the process before it had a model.
+    """
     args = trainer.args
     trainable, total = trainer.model.get_nb_trainable_parameters()
     each = args.per_device_train_batch_size * args.gradient_accumulation_steps
@@ -132,9 +144,12 @@ def _plan_facts(session: TrainingSession, device: ComputeDevice, trainer: Prepar
         "micro_batch": min(trainer.micro_batch or args.per_device_train_batch_size, args.per_device_train_batch_size),
         "processes": session.team.processes,
         "packed": trainer.packed_rows is not None,
+        **({"held_parameters": count_held_parameters(trainer.model)} if trainer.sharded else {}),
         "device": torch.cuda.get_device_name() if device.cuda else "cpu",
         "precision": resolve_precision(session.config, device),
         "quantized": bool(session.config.model.quantize),
+        "threads": threads,
+        "process_bytes": process_bytes,
     }
 
 
@@ -150,23 +165,29 @@ def _make_sample_outputs(
 
 def _save_result(
     session: TrainingSession,
-    trainer: PreparedTrainer,
+    model: PeftModel,
+    answering: PeftModel | None,
     tokenizer: PreTrainedTokenizerBase,
     source: RowSource,
     folder: Path,
     step: int,
 ) -> None:
-    """Save the adapter with its prompt contract. step: the one whose weights the model has."""
+    """Save the adapter of `model` with the prompt contract that `answering` makes.
+
+    step: the one whose weights the model has.
+    """
     session.emit("phase", phase="saving")  # not session.phase: a stop must not keep the adapter from being saved
-    model_and_data = (session.run.id, session.config, trainer.model, tokenizer, source, folder)
-    contract = contract_text(*model_and_data, report_event=session.emit)
-    size = save_adapter(session.run, session.config, trainer.model, tokenizer, step, contract)
+    contract = None
+    if answering is not None:
+        model_and_data = (session.run.id, session.config, answering, tokenizer, source, folder)
+        contract = contract_text(*model_and_data, report_event=session.emit)
+    size = save_adapter(session.run, session.config, model, tokenizer, step, contract)
     session.emit("adapter", step=step, path=session.run.adapter_dir.name, bytes=size)
 
 
 def _answer_test_rows(
     session: TrainingSession,
-    trainer: PreparedTrainer,
+    model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     source: RowSource,
     step: int,
@@ -179,7 +200,7 @@ def _answer_test_rows(
             EvaluationQuestion(position, int(row), example.prompt, example.completion, turns=example.turns)
             for position, (row, example) in enumerate(zip(rows, source.examples(rows), strict=True))
         ]
-        answers = greedy.answer_held_out_rows(session.config, trainer.model, tokenizer, questions, session.stop)
+        answers = greedy.answer_held_out_rows(session.config, model, tokenizer, questions, session.stop)
         predictions.write_predictions(session.run, answers)
         seen = find_seen_rows(questions, [session.run.id], session.run)
     except StopRequested:

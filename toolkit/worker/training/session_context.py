@@ -27,6 +27,11 @@ class TrainingSession:
     attempt: int = 1
     versions: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process holds only a part of the base model."""
+        return bool(self.config.shard_model) and self.team.processes > 1
+
     def phase(self, name: str) -> None:
         """Announce the next phase. Raises StopRequested if a stop was requested."""
         self.stop.raise_if_requested()

@@ -36,7 +36,8 @@ from toolkit.worker.compute.padding_free import (
     pad_batch_width,
     remove_padding,
 )
-from toolkit.worker.models.load import disable_router_logits
+from toolkit.worker.models.load import prepare_experts_for_training
+from toolkit.worker.process.sharding import shard_frozen_weights
 from toolkit.worker.tokens.labels import IGNORED_LABEL
 from toolkit.worker.tokens.prepared_rows import read_token_lengths
 from toolkit.worker.training.micro_batches import MicroBatchedTrainer
@@ -61,24 +62,20 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
         if packed_rows is not None:
             kwargs["data_collator"] = PackingCollator(kwargs["processing_class"].pad_token_id, packed_rows)
         super().__init__(*args, **kwargs)
-        self._prepare_experts(self.model.get_base_model())
+        prepare_experts_for_training(self.model.get_base_model())
         self.packed_rows, self._warn = packed_rows, warn
+        if self.sharded:
+            shard_frozen_weights(self.model, self.args.device)
+            warn("The model is sharded: sample outputs are not made. The test rows are answered after training.")
         self._shortcuts = CpuShortcuts()
         # oneDNN compiles and keeps a bf16 kernel for each new shape: few different shapes cost less memory
         self._even_shapes = self.args.bf16 and self.args.device.type == "cpu"
-        if self.accelerator.distributed_type in UNSHARDED_MODES:
+        if not self.sharded and self.accelerator.distributed_type in UNSHARDED_MODES:
             # first the LoRA layers: a fused feed-forward is made of three of them
             fuse_lora_layers(self.model)
             fuse_layers(self.model)
             if self.args.device.type == "cpu":
                 self._shortcuts = self._prepare_model(self.model.get_base_model())
-
-    @staticmethod
-    def _prepare_experts(base: PreTrainedModel) -> None:
-        disable_router_logits(base)  # the library has switched it on
-        settings = base.config.get_text_config()
-        if not hasattr(settings, "num_experts") and hasattr(settings, "num_local_experts"):
-            settings.num_experts = settings.num_local_experts  # the name by which the library's loss asks for it
 
     def _prepare_model(self, base: PreTrainedModel) -> CpuShortcuts:
         return prepare_model_for_cpu(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
+from peft import PeftModel, get_peft_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig
 
@@ -30,6 +33,8 @@ from toolkit.worker.training.trainer import PreparedTrainer
 
 if TYPE_CHECKING:
     from toolkit.worker.training.session_context import TrainingSession
+
+logger = logging.getLogger(__name__)
 
 
 def make_trainer(
@@ -76,6 +81,7 @@ def make_trainer(
             peft_config=build_lora_config(session.config, base),
             micro_batch=_micro_batch_after_oom(session),
             packed_rows=_choose_packed_row_tokens(session, device, base, args.device, folder),
+            sharded=session.is_sharded,
             warn=lambda message: session.emit("warning", message=message),
         )
     if message := describe_untrained_experts(trainer.model):
@@ -95,6 +101,40 @@ def _explain_expert_errors() -> Iterator[None]:
         message = f"The adapters on this model's experts do not work with {refused}."
         hint = "Turn it off, or list the modules of the attention only in target_modules."
         raise ConfigError([Problem(f"lora.{refused}", message, hint)]) from error
+
+
+def load_whole_model(
+    session: TrainingSession, sharded: PeftModel, device: ComputeDevice, folder: Path
+) -> PeftModel | None:
+    """Load the base again, whole, with the trained weights of `sharded`, which can't compute in one process alone.
+
+    Every process calls it: the main one gets the model, spread over the GPUs that the others leave by this. None in the
+    others, and, with a warning, where the whole model can't be loaded.
+    """
+    if not session.team.is_main_process:
+        sharded.to_empty(device="meta")
+    torch.cuda.empty_cache()
+    torch.distributed.barrier()
+    if not session.team.is_main_process:
+        return None
+    spread = session.config.model.model_copy(update={"device_map": "auto" if device.cuda else "cpu"})
+    alone = session.config.model_copy(update={"model": spread, "accelerate": False})
+    trained = {name: weight for name, weight in sharded.named_parameters() if weight.requires_grad}
+    try:
+        base = load.load_base_model(alone, replace(device, processes=1), folder)
+        if alone.lora.bias != "none":
+            keep_biases(base)
+        model = get_peft_model(base, build_lora_config(alone, base))
+    except Exception as error:
+        logger.exception("loading the whole model")
+        reason = f"{type(error).__name__}: {error}"
+        message = f"The model can't be loaded whole ({reason}): the test rows are not answered. The adapter is saved."
+        session.emit("warning", message=message, unanswered=True)
+        return None
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            weight.data = trained[name].detach().to(weight.device)
+    return model
 
 
 def _choose_packed_row_tokens(
