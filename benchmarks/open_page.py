@@ -46,7 +46,9 @@ class OpenPage(threading.Thread):
     def run(self) -> None:
         try:
             address, headers = f"ws://localhost:{self._server.port}/_stcore/stream", {"Cookie": self._server.cookie()}
-            with connect(address, additional_headers=headers, subprotocols=["streamlit"], max_size=None) as line:  # type: ignore[list-item]
+            with connect(
+                address, additional_headers=headers, subprotocols=["streamlit"], max_size=None, ping_interval=None
+            ) as line:  # type: ignore[list-item]
                 self._rerun(line, "")
                 self.ready.set()
                 while not self._leave.is_set():

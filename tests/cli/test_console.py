@@ -52,6 +52,14 @@ def test_no_control_character_of_an_error_reaches_the_terminal(
     assert "error: " in text and not STEERING.search(text)
 
 
+@pytest.mark.parametrize("place", ["/etc/passwd", "x" * 5000])
+def test_a_folder_that_can_not_be_one_is_no_bug(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), console.print_errors():
+        app(["list", "--save-dir", place], standalone_mode=False)
+    text = capsys.readouterr().err
+    assert "Check the path" in text and "bug" not in text and len(text) < 400
+
+
 def test_a_logged_warning_is_plain(capsys: pytest.CaptureFixture[str]) -> None:
     error = ValueError(HOSTILE)
     trace = (ValueError, error, None)

@@ -11,6 +11,7 @@ from toolkit.system.printable import format_duration, format_plural
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.words import STATE_LABELS
+from toolkit.ui.frame.viewers import slow_down_refreshes
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.run_facts import read_run_summary
 
@@ -35,6 +36,8 @@ def show_status_line(*, brief: bool = False) -> None:
     remaining = [status.remaining_s for _, status in live if status.is_active]
     all_long = bool(remaining) and all(left is not None and left > SLOW_REFRESH_FROM_S for left in remaining)
     period = SLOW_STATUS_REFRESH_S if all_long else STATUS_REFRESH_S
+    st.session_state["strip_factor"] = factor = slow_down_refreshes()
+    period *= factor
     st.fragment(_line, run_every=period if live or is_evaluating(workspace.current_save_dir()) else None)(brief)
 
 
@@ -45,6 +48,8 @@ def _line(brief: bool = False) -> None:
         if ids != st.session_state.get("strip_living", []):
             st.session_state["strip_living"] = ids
             st.rerun()
+        if live and slow_down_refreshes() != st.session_state.get("strip_factor", 1):
+            st.rerun()  # with another interval
         with st.container(
             horizontal=True, horizontal_alignment="right", vertical_alignment="center", key="strip", wrap=True
         ):

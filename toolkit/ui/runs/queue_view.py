@@ -15,6 +15,7 @@ from toolkit.system.machine import read_known_machine
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.frame import page
+from toolkit.ui.frame.viewers import slow_down_refreshes
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.run_facts import read_run_summary
 
@@ -32,7 +33,8 @@ def draw_queue_panel() -> None:
         with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom"):
             st.header("Queue", anchor=False, width="content")
             _draw_slot_count()
-        st.fragment(_draw_queued_runs, run_every=QUEUE_REFRESH_SECONDS, key="queue_fragment")()
+        every = QUEUE_REFRESH_SECONDS * slow_down_refreshes()
+        st.fragment(_draw_queued_runs, run_every=every, key="queue_fragment")()
 
 
 def _draw_slot_count() -> None:

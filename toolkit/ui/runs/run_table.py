@@ -13,6 +13,7 @@ from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.words import STATE_LABELS
 from toolkit.ui.frame import page
+from toolkit.ui.frame.viewers import slow_down_refreshes
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.review import describe_settings
 from toolkit.ui.workspace.run_entries import RunEntry, read_run_entries
@@ -63,7 +64,8 @@ def draw_live_run_table(entries: Sequence[RunEntry], chosen: str) -> None:
                 workspace.choose_run(picked)
                 st.rerun()
 
-    st.fragment(table, run_every=RUN_TABLE_REFRESH_SECONDS if is_active else None, key="all_runs_fragment")()
+    every = RUN_TABLE_REFRESH_SECONDS * slow_down_refreshes()
+    st.fragment(table, run_every=every if is_active else None, key="all_runs_fragment")()
 
 
 def run_table_row(entry: RunEntry) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.thinning import MAX_POINTS_SMALL, whole_strides
 from toolkit.ui.elements.words import STATE_LABELS
 from toolkit.ui.frame.status_strip import SLOW_REFRESH_FROM_S
+from toolkit.ui.frame.viewers import slow_down_refreshes
 from toolkit.ui.runs.film_view import chosen_sample_step, draw_sample_outputs
 from toolkit.ui.runs.run_actions import draw_stop_buttons
 from toolkit.ui.runs.run_outcome import draw_figures, draw_run_end
@@ -50,8 +51,10 @@ def draw_live_run(run: RunDir) -> None:
     """Draw state, figures, curves and log of a run in two fragments, so that the rest of the page does not refresh."""
     status = read_run_status(run)
     interval = run_refresh_seconds(status) if status.state in UNFINISHED else None
-    st.fragment(_draw_status, run_every=interval, key=f"run_{run.id}")(run.path, status.state, interval)
-    st.fragment(_draw_curves_and_log, run_every=interval and 2 * interval, key=f"curves_{run.id}")(run.path)
+    factor = slow_down_refreshes()
+    every = interval and interval * factor
+    st.fragment(_draw_status, run_every=every, key=f"run_{run.id}")(run.path, status.state, interval, factor)
+    st.fragment(_draw_curves_and_log, run_every=every and 2 * every, key=f"curves_{run.id}")(run.path)
 
 
 def run_refresh_seconds(status: RunStatus, current: float = RUN_REFRESH_SECONDS) -> float:
@@ -66,7 +69,7 @@ def run_refresh_seconds(status: RunStatus, current: float = RUN_REFRESH_SECONDS)
     )
 
 
-def _draw_status(path: Path, drawn_state: str, interval: float | None) -> None:
+def _draw_status(path: Path, drawn_state: str, interval: float | None, factor: int) -> None:
     with error_boundary():
         run = RunDir(path)
         status = read_run_status(run)
@@ -74,6 +77,8 @@ def _draw_status(path: Path, drawn_state: str, interval: float | None) -> None:
             st.rerun()  # the rest of the page still shows the previous state
         if interval is not None and run_refresh_seconds(status, interval) != interval:
             st.rerun()  # a fragment can't change its own interval; happens once at most, soon after the first steps
+        if interval is not None and slow_down_refreshes() != factor:
+            st.rerun()
         _draw_headline(run, status)
         draw_run_end(run, status)
         if not _logged_nothing(status):

@@ -26,6 +26,7 @@ from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.thinning import whole_strides
 from toolkit.ui.forms.form import open_setting
 from toolkit.ui.frame import page
+from toolkit.ui.frame.viewers import slow_down_refreshes
 from toolkit.ui.studies.adoption import draw_adoption
 from toolkit.ui.studies.study_charts import draw_importance, draw_parallel_chart
 from toolkit.ui.studies.trial_table import draw_trial_table
@@ -41,7 +42,8 @@ def draw_live_study(name: str) -> None:
     """Draw the study, refreshed while one of its runs is active."""
     study = read_study(workspace.current_save_dir(), name)
     is_active = any(outcome.state in UNFINISHED for outcome in study.outcomes)
-    st.fragment(_draw_study, run_every=STUDY_REFRESH_SECONDS if is_active else None, key=f"study_{name}")(name)
+    every = STUDY_REFRESH_SECONDS * slow_down_refreshes()
+    st.fragment(_draw_study, run_every=every if is_active else None, key=f"study_{name}")(name)
 
 
 def _draw_study(name: str) -> None:
