@@ -7,10 +7,13 @@ import io
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from toolkit.data.storage import room
 from toolkit.data.storage.uploads import make_file_label, store_named_file, store_upload
+from toolkit.errors import DataError
 
 
 def test_the_bytes_are_kept_as_given(tmp_path: Path) -> None:
@@ -74,3 +77,22 @@ def test_an_upload_is_its_own_copy(tmp_path: Path) -> None:
     assert (source.path, source.label) == (path, "a.csv")
     assert source.sha256 == hashlib.sha256(b"a,b\n").hexdigest()
     assert list((tmp_path / "uploads").iterdir()) == [path]
+
+
+def test_a_file_that_is_nearly_all_holes_is_refused_before_it_is_copied(tmp_path: Path) -> None:
+    given = tmp_path / "a.csv"
+    with given.open("wb") as file:
+        file.truncate(2**36)
+    with pytest.raises(DataError, match="nearly all zeros") as refused:
+        store_named_file(given, tmp_path)
+    assert refused.value.hint and not list((tmp_path / "uploads").iterdir())
+
+
+def test_a_file_that_the_disk_can_not_hold_is_refused_before_it_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: SimpleNamespace(free=4))
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match="would fill the disk"):
+        store_named_file(tmp_path / "a.csv", tmp_path)
+    assert not list((tmp_path / "uploads").iterdir())

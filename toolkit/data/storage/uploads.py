@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 from toolkit.data.progress import Watch
 from toolkit.data.readers.formats import FILE_ENDINGS
+from toolkit.data.storage.room import check_room
 from toolkit.errors import DataError
 from toolkit.system.durable import publish_file
 from toolkit.system.printable import make_file_stem
@@ -78,11 +79,11 @@ def store_named_file(path: Path, save_dir: Path, watch: Watch | None = None) -> 
         raise DataError(f"{path} is {what}.", "Enter the path of one file with data.")
     with os.fdopen(descriptor, "rb") as file:
         key = _stat_key(folder, path, before)
-        known = _known.get(key)
-        if known is not None and known.path.exists():
+        if (known := _known.get(key)) is not None and known.path.exists():
             return known
         chunks = _read_chunks(file, path.name, before.st_size, watch or Watch())
         is_upload = path.resolve().parent == folder.resolve()
+        check_room(path, before, None if is_upload else folder)
         source = _hash_chunks(chunks, path) if is_upload else _store_chunks(chunks, path.name, save_dir)
         after = os.fstat(descriptor)
     unchanged = (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
@@ -132,8 +133,8 @@ def store_incoming_file(file: IncomingFile, name: str, save_dir: Path) -> Path:
         file.close()
         if file.path.parent.resolve() == folder.resolve():
             publish_file(file.path, final)
-            made = final.stat()
-            _known[_stat_key(folder, final, made)] = StoredFile(final, file.sha256, final.name[HASH_DIGITS + 1 :])
+            stored = StoredFile(final, file.sha256, final.name[HASH_DIGITS + 1 :])
+            _known[_stat_key(folder, final, final.stat())] = stored
             return final
         with file.path.open("rb") as arrived:  # the draft's save_dir is another one than the app's
             return store_upload(arrived, name, save_dir)
@@ -245,5 +246,5 @@ def _extension(name: str) -> str:
 
 
 def _unwritable(folder: Path, error: OSError) -> DataError:
-    reason = error.strerror or str(error)
-    return DataError(f"{folder} can't be written: {reason}.", "Free some disk space, or choose another output folder.")
+    hint = "Free some disk space, or choose another output folder."
+    return DataError(f"{folder} can't be written: {error.strerror or error}.", hint)
