@@ -57,8 +57,8 @@ MAY_IMPORT = {
     "follow": "runs system",
     "cli": "access api data data/doctor data/examples data/readers data/storage evaluation evaluation/statistics "
     "export follow forecast lifecycle runs services settings studies studies/methods system",
-    "worker/serving": "data data/examples runs services system worker/checkpoints worker/models worker/process "
-    "worker/tokens",
+    "worker/serving": "data data/examples runs services system worker/checkpoints worker/constraints worker/models "
+    "worker/process worker/tokens",
     "ui/workspace": "access data data/doctor data/examples data/storage forecast runs services settings studies system "
     "ui/elements",
     "studies/methods": "data/storage forecast runs settings studies system",
@@ -73,6 +73,7 @@ MAY_IMPORT = {
     "services": "data runs settings system",
     "evaluation": "data data/examples data/storage demo_data evaluation/statistics runs system",
     "worker/process": "runs",
+    "worker/constraints": "system worker/process",
     "worker/models": "runs settings system",
     "worker/tokens": "data data/examples runs system worker/models",
     "data/storage": "data data/readers system",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -104,6 +105,35 @@ def test_generation_settings_have_an_effect(served: tuple[EngineInfo, str, str])
     for narrow in ({"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}, {"epsilon_cutoff": 0.99}):
         assert whole(info, first, **{"do_sample": True, "top_k": 0, **narrow})[0] == greedy, narrow
     assert whole(info, first, max_new_tokens=3)[1].completion_tokens == 3
+
+
+def test_the_openai_client_gets_json_by_a_schema(served: tuple[EngineInfo, str, str]) -> None:
+    import openai
+
+    info, first, _ = served
+    count = {"type": "integer", "minimum": 1, "maximum": 9}
+    schema = {"type": "object", "properties": {"item": {"enum": ["lamp", "chair"]}, "count": count},
+              "required": ["item", "count"], "additionalProperties": False}  # fmt: skip
+    form: Any = {"type": "json_schema", "json_schema": {"name": "order", "schema": schema, "strict": True}}
+    chat: dict[str, Any] = {"model": first, "messages": HELLO, "max_tokens": 400, "temperature": 1.0, "seed": 1}
+    with openai.OpenAI(base_url=f"{info.url}/v1", api_key=info.token, max_retries=0) as api:
+        if importlib.util.find_spec("llguidance") is None:
+            with pytest.raises(openai.BadRequestError, match="pip install llguidance"):
+                api.chat.completions.create(**chat, response_format=form)
+            return
+        (said,) = api.chat.completions.create(**chat, response_format=form).choices
+        found = json.loads(said.message.content or "")
+        assert said.finish_reason == "stop" and set(found) == {"item", "count"}
+        assert found["item"] in ("lamp", "chair") and 1 <= found["count"] <= 9
+        parts = api.chat.completions.create(**chat, response_format=form, stream=True)
+        assert "".join(part.choices[0].delta.content or "" for part in parts) == said.message.content
+        (free,) = api.chat.completions.create(**chat, response_format={"type": "json_object"}).choices
+        assert (free.message.content or "").startswith("{")
+        (plain,) = api.chat.completions.create(**chat, response_format={"type": "text"}).choices
+        assert plain.message.content == api.chat.completions.create(**chat).choices[0].message.content
+        form["json_schema"]["schema"] = {"type": "no such type"}
+        with pytest.raises(openai.BadRequestError, match="schema can't be followed"):
+            api.chat.completions.create(**chat, response_format=form)
 
 
 def test_the_openai_client_works(served: tuple[EngineInfo, str, str]) -> None:

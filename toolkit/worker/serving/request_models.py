@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from toolkit.config import InferenceConfig
 from toolkit.errors import EngineError
 from toolkit.runs.model_names import MODEL_NAME_PATTERN
+from toolkit.worker.constraints.response_format import ResponseFormat, build_grammar
 
 ENGINE_SEED_LIMIT = 2**32
 MAX_ALTERNATIVES, MAX_COMPARED_REQUESTS, MAX_TOOLS = 20, 4, 128
@@ -21,7 +22,7 @@ IGNORED_FIELDS = {"user", "metadata", "store", "service_tier", "safety_identifie
 NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "n": (1,), "best_of": (1,), "presence_penalty": (0,), "frequency_penalty": (0,), "logit_bias": ({},),
     "suffix": ("",), "functions": ([],), "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},), "echo": (False,), "parallel_tool_calls": (True, False),
+    "echo": (False,), "parallel_tool_calls": (True, False),
 }  # fmt: skip
 """Parameters of OpenAI's API that are accepted only with a value that has no effect."""
 
@@ -117,6 +118,7 @@ class AnswerRequest(RequestBody):
     top_k: int | None = None
     seed: Annotated[int, Field(ge=0, lt=ENGINE_SEED_LIMIT)] | None = None
     stop: str | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=16)] | None = None
+    response_format: ResponseFormat | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -144,6 +146,16 @@ class AnswerRequest(RequestBody):
         given = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return tuple(text for text in given if text)
 
+    def find_grammar(self) -> str | None:
+        """Grammar of the answer, None for any text. Raises RequestError: it can't be followed."""
+        schema = self.response_format.schema_text if self.response_format else None
+        if schema is None:
+            return None
+        try:
+            return build_grammar(schema)
+        except EngineError as error:
+            raise RequestError(error.message, error.hint, param="response_format") from error
+
     def settings(self, defaults: InferenceConfig) -> InferenceConfig:
         """Return the settings of the run, overridden by those of the request.
 
@@ -166,6 +178,14 @@ class ChatRequest(AnswerRequest):
     tool_choice: str | dict[str, Any] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] | None = None
+
+    def find_grammar(self) -> str | None:
+        """Grammar of the answer. Raises RequestError: with tools, whose calls are no part of it."""
+        found = super().find_grammar()
+        if found is not None and self.offered_tools:
+            hint = "Ask without tools, or without a response_format."
+            raise RequestError("A 'response_format' leaves no room for tool calls.", hint, param="response_format")
+        return found
 
     @property
     def offered_tools(self) -> tuple[dict[str, Any], ...]:

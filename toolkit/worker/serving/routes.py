@@ -119,7 +119,8 @@ class EngineRoutes:
             engine = self._host.ready()
             config = engine.config_for_model(body.model, body.prompt_of)
             text, ids = await run_in_threadpool(engine.encode_messages, config, body.messages, body.offered_tools)
-            return self._start_answer(body, text, ids, received, split=False)
+            grammar = await run_in_threadpool(body.find_grammar)
+            return self._start_answer(body, text, ids, received, grammar, split=False)
         except ToolkitError as error:
             return error
 
@@ -149,14 +150,21 @@ class EngineRoutes:
         ids: list[int],
         received: float,
     ) -> Response:
-        stream = self._start_answer(body, text, ids, received)
+        stream = self._start_answer(body, text, ids, received, await run_in_threadpool(body.find_grammar))
         if body.stream:
             include_usage = body.stream_options is not None and body.stream_options.include_usage
             return stream_one_answer(stream, family, body.model, include_usage)
         return await send_whole_answer(request, stream, family, body.model)
 
     def _start_answer(
-        self, body: ChatRequest | CompletionRequest, text: str, ids: list[int], received: float, *, split: bool = True
+        self,
+        body: ChatRequest | CompletionRequest,
+        text: str,
+        ids: list[int],
+        received: float,
+        grammar: str | None,
+        *,
+        split: bool = True,
     ) -> AnswerStream:
         """Start an answer. split: return its reasoning and tool calls apart from its text; never for a raw prompt."""
         from toolkit.worker.serving.stream_answer import (  # imports torch, which is loaded once the engine is ready
@@ -185,6 +193,7 @@ class EngineRoutes:
             header=header,
             split=chat and split and chat_enabled(config, engine.tokenizer),
             tools=tools,
+            grammar=grammar,
         )
         generation_arguments(engine.adapters.model, request)  # reject what does not fit before the status code is sent
         return self._host.ask(request)

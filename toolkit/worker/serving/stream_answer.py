@@ -14,9 +14,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from toolkit.config import InferenceConfig
+from toolkit.worker.constraints.allowed_tokens import AllowedTokens
 from toolkit.worker.models import library_arguments
 from toolkit.worker.models.load import stop_token_ids
 from toolkit.worker.serving.guard import explain_out_of_memory
@@ -45,7 +52,8 @@ class GenerationRequest:
 
     stops: texts that end the answer. alternatives: number of alternatives to return for each token; None: no token
     scores. header: what the answer may begin with without it being a part of it (`tokens/answer_header.py`).
-    split: separate reasoning and tool calls from the text. tools: the tools that the prompt offers.
+    split: separate reasoning and tool calls from the text. tools: the tools that the prompt offers. grammar: of the
+    answer, None for any text.
     """
 
     model: str
@@ -59,6 +67,7 @@ class GenerationRequest:
     header: tuple[int, ...] = ()
     split: bool = False
     tools: tuple[dict[str, Any], ...] = ()
+    grammar: str | None = None
 
 
 @dataclass(frozen=True)
@@ -210,6 +219,9 @@ def stream_answer(
     )
     recorder = LogitsRecorder(model, tokenizer, request.alternatives)
     listener = TokenListener(stream, ends, emit, cancelled, recorder, pause or YieldPoint(), reader)
+    if request.grammar is not None:
+        allowed = AllowedTokens(tokenizer, request.grammar, sorted(ends), len(request.ids))
+        arguments["logits_processor"] = LogitsProcessorList([allowed])
     ids = torch.tensor([request.ids], device=model.device)
     torch.manual_seed(seed)
     with recorder, _no_gradients(model), explain_out_of_memory():
