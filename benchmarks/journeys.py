@@ -1,6 +1,6 @@
 """How many clicks and typed fields three journeys take, in the real app with a real browser.
 
-    PYTHONPATH=. python -m benchmarks.journeys [--json FILE]
+    PYTHONPATH=. python -m benchmarks.journeys [--only demo|own] [--json FILE]
 
 From the first page to the answered test row of the demo and to its verdict, without scrolling at 1280x800; from a CSV
 file of tickets to a verdict; and on to a downloaded, checked adapter. A click is counted only where the button is in
@@ -129,11 +129,12 @@ def open_app(folder: Path) -> Server:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="also write the counts to this file")
+    parser.add_argument("--only", choices=("demo", "own"), help="walk one of them only, on a busy machine")
     args = parser.parse_args()
     counts = {}
     with tempfile.TemporaryDirectory() as place, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        for name in ("demo", "own file"):
+        for name in (args.only,) if args.only else ("demo", "own"):
             folder = Path(place) / name
             server = open_app(folder)
             try:

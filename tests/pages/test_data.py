@@ -288,6 +288,8 @@ def test_columns_that_are_close_are_asked_about_with_each_choice_rendered(stage:
     assert "Wie ist das Wetter in Stadt 0" in text
     assert "token by token" not in text and "No blocking problems" not in text, "there is nothing to look at yet"
     assert button(app, "Configure the training").disabled, "nothing is preselected"
+    assert "there is nothing to learn" not in text, "no complaint about what nobody has written yet"
+    app = stage.checked(button(app, "Choose what to train on").click().run())  # scrolls there
     app = stage.checked(button(app, "Use these columns").click().run())
     assert (_data(stage)["prompt"], _data(stage)["prompt_stub"]) == ("{en}", "{de}")
     assert "Choose what to train on" not in words(app)

@@ -41,7 +41,7 @@ def losses() -> None:
 
 def test_charts_have_the_expected_traces_and_survive_plotly_validation() -> None:
     names, most, revision, kind, label, colors, mark = drawn(losses)
-    assert names == "Training, raw, Training, Test, Best checkpoint"
+    assert names == "Training (not smoothed), Training, Test, Best checkpoint"
     assert int(most) <= 500
     assert revision == "run-1"
     assert kind == "log"

@@ -41,9 +41,9 @@ def draw_preset_bar() -> None:
                 help="Undo the last preset, import or reset",
                 on_click=_undo,
             )
-        if st.button("Import", icon=":material/upload_file:", key="open_import"):
+        if st.button("Import settings", icon=":material/upload_file:", key="open_import"):
             import_settings_dialog()
-        if st.button("Export", icon=":material/download:", key="open_export"):
+        if st.button("Export settings", icon=":material/download:", key="open_export"):
             export_settings_dialog()
     notice = st.session_state.pop(_NOTICE, None)
     if notice:

@@ -82,7 +82,7 @@ def loss_chart(
     """
     colors = series_colors()
     train = curves.get("loss", [])
-    lines = [_line("Training, raw", thin_curve(train), colors[0], opacity=0.3, width=1)] if smoothing else []
+    lines = [_line("Training (not smoothed)", thin_curve(train), colors[0], opacity=0.3, width=1)] if smoothing else []
     lines.append(_line("Training", thin_curve(smooth_curve(train, smoothing)), colors[0]))
     lines.append(_line("Test", thin_curve(curves.get("eval_loss", [])), colors[1], markers=True))
     if best is not None:

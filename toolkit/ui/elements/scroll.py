@@ -10,11 +10,14 @@ export default function (component) {
   const { to, turn } = component.data
   if (!turn || window.ftkScrolled === turn) return
   window.ftkScrolled = turn
-  const part = document.querySelector(".st-key-" + CSS.escape(to))
-  if (!part) return
-  part.style.scrollMarginTop = "5rem" // the menu floats above the page
-  const still = matchMedia("(prefers-reduced-motion: reduce)").matches
-  part.scrollIntoView({ behavior: still ? "instant" : "smooth", block: "start" })
+  const scroll = (tries) => {
+    const part = document.querySelector(".st-key-" + CSS.escape(to))
+    if (!part) return tries && setTimeout(scroll, 100, tries - 1) // it may be drawn later than this
+    part.style.scrollMarginTop = "5rem" // the menu floats above the page
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches
+    part.scrollIntoView({ behavior: still ? "instant" : "smooth", block: "start" })
+  }
+  scroll(100)
 }
 """
 _REQUESTED = "scroll_to"
