@@ -8,7 +8,8 @@ from toolkit.system.printable import log_plain_text
 from toolkit.system.private_files import restrict_new_files
 from toolkit.ui.elements import large_uploads
 from toolkit.ui.frame import access_guard, origin_guard, page, startup
-from toolkit.ui.workspace.workspace_file import home_folder
+from toolkit.ui.people import sign_in_guard
+from toolkit.ui.people.signed_in import app_folder
 
 if __name__ == "__main__":  # Streamlit runs the script once for every page run
     st.set_page_config(page_title="Finetuning Toolkit", page_icon=page.PAGE_ICON, layout="wide")
@@ -18,5 +19,5 @@ else:  # `streamlit run` imports the module once to find the ASGI app
     log_plain_text()
     # the first one runs first
     guards = [origin_guard.origin_guard_middleware(), *access_guard.access_guard_middleware()]
-    guards.append(large_uploads.middleware(home_folder))
+    guards += [sign_in_guard.sign_in_guard_middleware(), large_uploads.middleware(app_folder)]
     app = st.App(__file__, lifespan=startup.lifespan, middleware=guards)

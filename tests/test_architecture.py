@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "ui/evaluate": "data data/readers data/storage evaluation evaluation/statistics runs system ui/elements ui/runs "
     "ui/workspace",
     "ui/configure": "data forecast runs services settings studies studies/methods system ui/data ui/elements ui/forms "
-    "ui/frame ui/workspace",
+    "ui/frame ui/people ui/workspace",
     "ui/runs": "evaluation/statistics export lifecycle runs services settings system ui/data ui/elements ui/examples "
     "ui/forms ui/frame ui/workspace",
     "ui/studies": "evaluation evaluation/statistics runs settings studies studies/methods system ui/elements "
@@ -48,7 +48,9 @@ MAY_IMPORT = {
     "worker/tokens",
     "worker/answering": "data data/examples evaluation export runs system worker/models worker/process worker/serving "
     "worker/tokens",
-    "ui/frame": "access data evaluation forecast lifecycle runs studies/methods system ui/elements ui/workspace",
+    "ui/frame": "access data evaluation forecast lifecycle runs studies/methods system ui/elements ui/people "
+    "ui/workspace",
+    "ui/people": "access settings system ui/elements",
     "ui/forms": "settings ui/elements ui/workspace",
     "api": "api/files api/jobs lifecycle runs services studies/methods system worker/serving",
     "api/jobs": "api/files data data/doctor data/examples data/storage forecast runs services settings system "
@@ -60,7 +62,7 @@ MAY_IMPORT = {
     "worker/serving": "data data/examples runs services system worker/checkpoints worker/constraints worker/models "
     "worker/process worker/tokens",
     "ui/workspace": "access data data/doctor data/examples data/storage forecast runs services settings studies system "
-    "ui/elements",
+    "ui/elements ui/people",
     "studies/methods": "data/storage forecast runs settings studies system",
     "studies": "data/examples evaluation evaluation/statistics lifecycle runs settings system",
     "lifecycle": "data runs services system",

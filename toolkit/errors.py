@@ -5,7 +5,8 @@ ToolkitError            message + hint; every page and the command line show exa
 ├── DataError           a file, a table or a template that can't be used
 ├── RunError            a run that can't be created, started, stopped or read
 ├── EngineError         the inference engine can't be started, or it refused a request
-└── WarmError           the background worker can't be started, or it could not answer
+├── WarmError           the background worker can't be started, or it could not answer
+└── SignInError         the visitor has not signed in, may not use the app, or sign-in is not set up
 """
 
 from __future__ import annotations
@@ -76,3 +77,7 @@ class EngineError(ToolkitError):
 
 class WarmError(ToolkitError):
     """The background worker can't be started, or could not answer a question."""
+
+
+class SignInError(ToolkitError):
+    """The visitor has not signed in, is not on the list of people, or sign-in is not set up as it must be."""

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,12 +57,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_server(save_dir: Path, port: int | None = None) -> Server:
+def start_server(
+    save_dir: Path, port: int | None = None, flags: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Server:
+    """Start the app. flags: further ones of `streamlit run`. environment: further variables."""
     port = port or free_port()
     log = (save_dir.parent / "server.log").open("ab")
     process = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port), "--server.headless", "true"],
-        cwd=ROOT, env={**os.environ, "FINETUNING_TOOLKIT_SAVE_DIR": str(save_dir)},
+        [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port), "--server.headless", "true",
+         *flags],
+        cwd=ROOT, env={**os.environ, "FINETUNING_TOOLKIT_SAVE_DIR": str(save_dir), **(environment or {})},
         stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
     )  # fmt: skip
     log.close()
@@ -70,7 +75,7 @@ def start_server(save_dir: Path, port: int | None = None) -> Server:
         try:
             if httpx.get(f"http://127.0.0.1:{port}/_stcore/health").status_code == 200:
                 printed = re.findall(rf"http://localhost:{port}/\?token=(\S+)", Path(log.name).read_text())
-                return Server(port, save_dir, process, printed[-1])
+                return Server(port, save_dir, process, printed[-1] if printed else "")
         except httpx.TransportError:
             time.sleep(0.2)
     process.kill()

@@ -14,7 +14,7 @@ from toolkit.ui.frame import access_guard, announce
 
 LOCAL: dict[str, Any] = {
     "server.address": "127.0.0.1", "browser.serverAddress": "localhost", "browser.serverPort": 8501,
-    "server.sslCertFile": None, "server.baseUrlPath": "", "server.headless": True,
+    "server.sslCertFile": None, "server.baseUrlPath": "", "server.headless": True, "secrets.files": [],
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from toolkit.ui.frame.network_guard import (
 SAFE: dict[str, Any] = {
     "server.address": "127.0.0.1", "server.allowedHosts": ["localhost", "127.0.0.1"], "server.enableCORS": True,
     "server.enableXsrfProtection": True, "server.enableStaticServing": False, "server.enableAgentApi": False,
+    "server.trustedUserHeaders": {},
 }  # fmt: skip
 
 
@@ -40,6 +41,8 @@ def test_other_addresses_are_refused_without_sign_in(address: str | None) -> Non
     assert "visitors do not have to sign in" in found.reasons[0]
     assert asked(address=address, signed_in=True) is None
     assert asked(address=address, shared=True) is None
+    spoofed = asked(address=address, signed_in=True, trustedUserHeaders={"X-User": "email"})
+    assert "pass for somebody else" in spoofed.reasons[0]
     assert asked("lab.example", address=address, shared=True) is not None, "its name must be allowed, too"
     assert asked("lab.example", address=address, shared=True, allowedHosts=["lab.example"]) is None
 

@@ -136,3 +136,31 @@ def test_authorities() -> None:
     assert parse_authority("[::1]", 80) == ("[::1]", 80)
     assert parse_authority("a.b:65536", 80) is None
     assert "ws://localhost:8501" in build_security_headers("localhost:8501")["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize("forwarded", [False, True])
+def test_cookies_of_an_encrypted_request_come_back_encrypted_only(forwarded: bool) -> None:
+    """Streamlit sets its own without: a page of the same name over plain HTTP would get them."""
+    cookies = ["_streamlit_user=1; Path=/; HttpOnly", "own=2; Path=/; Secure"]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"set-cookie", cookie.encode()) for cookie in cookies]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b""}
+
+    def answer(scheme: str, headers: list[tuple[bytes, bytes]]) -> list[str]:
+        sent: list[Message] = []
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": "/", "scheme": scheme, "headers": headers}
+        asyncio.run(OriginGuard(app, {"server.allowedHosts": HOSTS}.__getitem__)(scope, receive, send))
+        return [value.decode() for name, value in sent[0]["headers"] if name == b"set-cookie"]
+
+    host = (b"host", b"localhost:8501")
+    encrypted = answer("http", [host, (b"x-forwarded-proto", b"https")]) if forwarded else answer("https", [host])
+    assert encrypted == ["_streamlit_user=1; Path=/; HttpOnly; Secure", "own=2; Path=/; Secure"]
+    assert answer("http", [host]) == cookies

@@ -36,7 +36,8 @@ EXAMINE_DELAY_S = 0.3
 logger = logging.getLogger(__name__)
 _child_lock = threading.Lock()
 _lock = threading.Lock()
-_running: dict[str, Examination] = {}
+_running: dict[tuple[str, Path], Examination] = {}
+"""By key and save_dir: nobody waits for the checks of another folder, or learns from them what is in it."""
 
 
 @dataclass(eq=False)
@@ -74,14 +75,14 @@ def request_examination(table: Table, data: DataConfig, save_dir: Path, watcher:
     """
     key = examination_key(table, data)
     with _lock:
-        for other in [each for each in _running.values() if watcher in each.watchers and each.key != key]:
+        for place, other in [(at, each) for at, each in _running.items() if watcher in each.watchers and at[0] != key]:
             other.watchers.discard(watcher)
             if not other.watchers:
                 other.stop.set()
-                _running.pop(other.key, None)
-        known = _running.get(key)
+                _running.pop(place, None)
+        known = _running.get((key, save_dir))
         if known is None:
-            known = _running[key] = _start_examination(key, table, data, save_dir)
+            known = _running[key, save_dir] = _start_examination(key, table, data, save_dir)
         known.watchers.add(watcher)
         return known
 
@@ -98,7 +99,8 @@ def examination_key(table: Table, data: DataConfig) -> str:
 def forget_examination(key: str) -> None:
     """Run the checks again at the next request, for example after an error."""
     with _lock:
-        _running.pop(key, None)
+        for place in [at for at in _running if at[0] == key]:
+            _running.pop(place)
 
 
 def _start_examination(key: str, table: Table, data: DataConfig, save_dir: Path) -> Examination:

@@ -12,6 +12,7 @@ from toolkit.settings.import_export import Preset, load_presets
 from toolkit.system.printable import format_plural
 from toolkit.ui.configure.replaced_settings import describe_preset, use_preset
 from toolkit.ui.elements.escape import escape_text
+from toolkit.ui.people.own_paths import find_foreign_paths
 from toolkit.ui.workspace import workspace
 
 SETTINGS_FILE = "config.yml"
@@ -65,6 +66,8 @@ def import_settings_dialog() -> None:
     try:
         text = pasted if pasted.strip() or uploaded is None else decode_upload(uploaded.getvalue())
         found = import_export.import_settings(text)
+        if foreign := find_foreign_paths(found.draft, found.grid):
+            raise ConfigError(foreign)
     except ConfigError as error:
         _show_problems(error)
         return

@@ -19,9 +19,11 @@ from toolkit.access.token_file import (
     is_token_required,
     write_address,
 )
+from toolkit.errors import SignInError
 from toolkit.system.durable import durable_write
 from toolkit.ui.frame.access_guard import load_app_token
 from toolkit.ui.frame.network_guard import is_loopback
+from toolkit.ui.people.signed_in import is_sign_in_configured
 
 OPENING_PAGE = "open-app.html"
 """A file in the output folder that leads to the link: the argument list of a browser is visible to everybody."""
@@ -34,7 +36,7 @@ def announce_app() -> None:
     """Print the app's link, keep its address, and open it in a browser unless the server is headless."""
     address = find_app_address(st.get_option)
     link = build_link(address, load_app_token()) if is_token_required() else f"{address}/"
-    note = "It is for you only." if is_token_required() else f"{REQUIRE_VARIABLE} lets every user of this machine in."
+    note = "It is for you only." if is_token_required() else _describe_visitors()
     print(f"\n  Finetuning Toolkit runs. Open this link in a browser. {note}\n\n      {link}\n", flush=True)
     remove_opening_page()
     try:
@@ -43,6 +45,15 @@ def announce_app() -> None:
             _open_in_browser(link)
     except OSError as error:
         logger.warning("the browser can't be opened, or the address can't be kept: %s", error)
+
+
+def _describe_visitors() -> str:
+    try:
+        if is_sign_in_configured():
+            return "Visitors sign in."
+    except SignInError as error:
+        return str(error)
+    return f"{REQUIRE_VARIABLE} lets every user of this machine in."
 
 
 def find_app_address(option: Callable[[str], Any]) -> str:

@@ -71,6 +71,8 @@ def check_network_exposure(
     for name in ("server.enableCORS", "server.enableXsrfProtection"):
         if not option(name):
             reasons.append(f"{name} is off: any website could control this app through your browser.")
+    if signed_in and option("server.trustedUserHeaders"):
+        reasons.append("server.trustedUserHeaders is set: whoever sends such a header could pass for somebody else.")
     if option("server.enableStaticServing"):
         reasons.append("server.enableStaticServing is on: files in the app's folder would be served to anyone.")
     if option("server.enableAgentApi"):

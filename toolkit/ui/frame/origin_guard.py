@@ -47,10 +47,12 @@ class OriginGuard:
             await (WebSocketClose(1008) if problem else self._app)(scope, receive, send)
             return
         own = build_security_headers("" if problem else headers["host"])
+        is_https = "https" in _own_schemes(scope, headers)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(own)
+                message["headers"] = [_secure_cookie(name, value, is_https) for name, value in message["headers"]]
             await send(message)
 
         answer = PlainTextResponse(f"{problem} {_OWN_ADDRESS_HINT}", 403) if problem else self._app
@@ -140,6 +142,12 @@ def _inline_script_hashes() -> tuple[str, ...]:
     page = (Path(st.__file__).parent / "static" / "index.html").read_text(encoding="utf-8")
     digests = (hashlib.sha256(script.encode()).digest() for script in _INLINE_SCRIPT.findall(page))
     return tuple(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+
+
+def _secure_cookie(name: bytes, value: bytes, is_https: bool) -> tuple[bytes, bytes]:
+    """Return a header of an answer; a cookie that goes out encrypted never goes back unencrypted."""
+    is_open = name.lower() == b"set-cookie" and b"; secure" not in value.lower()
+    return name, value + b"; Secure" if is_https and is_open else value
 
 
 def _own_schemes(scope: Scope, headers: Headers) -> set[str]:

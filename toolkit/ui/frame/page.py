@@ -24,6 +24,7 @@ from toolkit.ui.elements.escape import escape_lines, escape_text
 from toolkit.ui.elements.theme import apply_theme
 from toolkit.ui.frame import network_guard
 from toolkit.ui.frame.status_strip import show_status_line
+from toolkit.ui.people.sign_in_page import draw_person, stop_unless_signed_in
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.run_entries import is_first_visit
 
@@ -96,9 +97,10 @@ def page_frame(key: str, lead: str = "") -> Iterator[None]:
     _redirect_through_app()
     st.set_page_config(page_title=f"{PAGES[key].title} · {PRODUCT}", layout="wide")
     st.set_option("client.showErrorDetails", "none")
-    _stop_if_exposed()
+    _stop_if_exposed(signed_in=stop_unless_signed_in())
     with error_boundary():
         apply_theme()
+        draw_person()
         workspace.refresh_workspace()
         get_supervisor(str(workspace.current_save_dir()))
         if key == "data" and is_first_visit():
@@ -170,8 +172,7 @@ def show_next_step(key: str, label: str, missing: Sequence[str] = ()) -> None:
             st.caption(f":material/pending: First: {sentences}")
 
 
-def _stop_if_exposed() -> None:
-    signed_in = bool(st.user.get("is_logged_in", False))
+def _stop_if_exposed(signed_in: bool) -> None:
     host, shared = st.context.headers.get("Host"), is_network_allowed()
     refused = network_guard.check_network_exposure(st.get_option, host, signed_in, shared)
     if refused is None:

@@ -16,9 +16,12 @@ from typing import Any
 
 import streamlit as st
 
+from toolkit.access.own_folder import list_person_folders
+from toolkit.errors import SignInError
 from toolkit.system.paths import APP_ROOT, PROJECT_ROOT
 from toolkit.ui.frame import announce, page
 from toolkit.ui.frame.page import PAGES
+from toolkit.ui.people.signed_in import app_folder, is_sign_in_configured
 from toolkit.ui.workspace import workspace, workspace_file
 
 FIRST_PAGE_HEAD_START_S = 10.0
@@ -48,10 +51,15 @@ def _finish_startup() -> None:
 
 
 def start_supervision() -> None:
-    """Start the supervisor of the saved workspace; do nothing if a page has started it."""
+    """Start the supervisor of the saved workspace, or those of all people; do nothing if a page has started it."""
     try:
-        page.get_supervisor(str(workspace.resolve_save_dir(workspace_file.load_workspace()[0])))
-    except OSError:
+        if is_sign_in_configured():
+            folders = list_person_folders(app_folder())
+        else:
+            folders = [workspace.resolve_save_dir(workspace_file.load_workspace()[0])]
+        for folder in folders:
+            page.get_supervisor(str(folder))
+    except (OSError, SignInError):
         logger.exception("could not start supervision: runs are not supervised until a page is opened")
 
 

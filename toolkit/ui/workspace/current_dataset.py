@@ -17,6 +17,7 @@ from toolkit.data.read_options import SOURCE_SETTINGS
 from toolkit.data.storage.background_open import StillOpeningError, open_or_wait
 from toolkit.data.table import Table
 from toolkit.errors import DataError
+from toolkit.ui.people.own_paths import check_data_paths
 
 REOPEN_AFTER_SECONDS = 30.0
 """Seconds for which a failure to open is remembered: an unreachable Hub or a broken file may take long to fail."""
@@ -29,6 +30,7 @@ def open_cached_table(data: Mapping[str, Any], save_dir: Path, *, again: bool = 
     again: try again even if a failure is remembered.
     Raises: DataError; its subclass StillOpeningError while a large dataset is being opened.
     """
+    check_data_paths(data)
     source = {name: data.get(name) for name in SOURCE_SETTINGS}
     key = (tuple(source.values()), _file_stamp(source["path"]), _file_stamp(source["test_path"]), str(save_dir))
     cached = st.session_state.get("table")

@@ -24,6 +24,7 @@ from toolkit.errors import DataError
 from toolkit.field_types import find_path_error
 from toolkit.runs.preflight import can_use_folder
 from toolkit.settings.draft import get_setting, replace_setting
+from toolkit.ui.people import own_paths
 from toolkit.ui.workspace import workspace_file
 from toolkit.ui.workspace.current_dataset import (
     are_templates_written,
@@ -46,7 +47,7 @@ def resolve_save_dir(workspace: dict[str, Any]) -> Path:
     chosen = workspace["draft"].get("save_dir")
     if not isinstance(chosen, str) or not chosen.strip():
         return home_folder()
-    if chosen == DEFAULT_WORKSPACE_FOLDER or find_path_error(chosen):
+    if chosen == DEFAULT_WORKSPACE_FOLDER or find_path_error(chosen) or own_paths.is_foreign("save_dir", chosen):
         return home_folder()
     folder = Path(chosen).expanduser().resolve()
     return folder if can_use_folder(folder) else home_folder()
@@ -249,8 +250,19 @@ def _change_workspace() -> Iterator[dict[str, Any]]:
         # a callback runs before the page's own refresh: without this it would overwrite another tab's changes
         refresh_workspace()
         workspace = _workspace()
+        earlier = copy.deepcopy(workspace["draft"])
         yield workspace
+        _take_own_paths(workspace, earlier)
         _save_to_file(workspace)
+
+
+def _take_own_paths(workspace: dict[str, Any], earlier: Mapping[str, Any]) -> None:
+    """Set paths back that are not for the person who has signed in, and tell them on the page."""
+    notice = own_paths.withdraw_foreign_paths(workspace, earlier)
+    workspace_file.with_home_folder(workspace["draft"])
+    if notice:
+        st.session_state["workspace_notice"] = notice
+        _increase_version()
 
 
 def _increase_version() -> None:
@@ -260,6 +272,7 @@ def _increase_version() -> None:
 def _load_from_file() -> dict[str, Any]:
     st.session_state["workspace_stamp"] = workspace_file.workspace_file_stamp()
     loaded, notice = workspace_file.load_workspace()
+    notice = notice or own_paths.withdraw_foreign_paths(loaded, {})
     if notice:
         st.session_state["workspace_notice"] = notice
     return loaded

@@ -10,33 +10,33 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
-from toolkit.access.token_file import SAVE_DIR_VARIABLE, find_app_folder
+from toolkit.access.token_file import SAVE_DIR_VARIABLE
 from toolkit.config import Config
 from toolkit.settings.draft import default_draft, fill_defaults
 from toolkit.system.durable import durable_write
 from toolkit.system.foreign_files import read_foreign_json
-from toolkit.system.private_files import tighten_save_dir
+from toolkit.ui.people.signed_in import is_sign_in_configured, own_folder
 
 DEFAULT_WORKSPACE_FOLDER = cast(str, Config.model_fields["save_dir"].default)
 _SCHEMA = 1
 
 
 def home_folder() -> Path:
-    """Return the folder of the draft: FINETUNING_TOOLKIT_SAVE_DIR, or ./experiments in the app's working directory."""
-    folder = find_app_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    tighten_save_dir(folder)
-    return folder
+    """Return the folder of the draft: FINETUNING_TOOLKIT_SAVE_DIR, or ./experiments in the app's working directory.
+
+    With sign-in it is the person's own folder in there. Raises SignInError outside the session of such a person.
+    """
+    return own_folder()
 
 
 def is_home_folder_moved() -> bool:
-    """Return whether the environment variable names another default of the save_dir."""
-    return bool(os.environ.get(SAVE_DIR_VARIABLE))
+    """Return whether the environment variable or sign-in changes the default of the save_dir."""
+    return bool(os.environ.get(SAVE_DIR_VARIABLE)) or is_sign_in_configured()
 
 
 def with_home_folder(new: dict[str, Any]) -> dict[str, Any]:
-    """Set the real save_dir where the environment variable moves the default, because runs store it in their config."""
-    if new.get("save_dir") in (None, DEFAULT_WORKSPACE_FOLDER) and is_home_folder_moved():
+    """Set the real save_dir where the default is another folder, because runs store it in their config."""
+    if new.get("save_dir") in (None, "", DEFAULT_WORKSPACE_FOLDER) and is_home_folder_moved():
         new["save_dir"] = str(home_folder())
     return new
 
