@@ -11,7 +11,12 @@ from toolkit.data.storage.background_open import StillOpeningError
 from toolkit.ui.data import opening_view, table_view
 from toolkit.ui.data.doctor_view import apply_finding_fix, show_data_checks
 from toolkit.ui.data.next_step import TEMPLATE_SECTION, data_missing, draw_data_summary
-from toolkit.ui.data.reading_view import offer_read_options, show_doubtful_reading, show_other_read_options
+from toolkit.ui.data.reading_view import (
+    ask_who_answers,
+    offer_read_options,
+    show_doubtful_reading,
+    show_other_read_options,
+)
 from toolkit.ui.data.source_view import choose_source, reread_dataset, show_source_line
 from toolkit.ui.data.test_rows_view import show_split
 from toolkit.ui.data.version_view import show_version_line
@@ -46,6 +51,7 @@ with page.page_frame(
                 show_version_line(table, "dataset")
             table_view.show_table_notices(table)
             show_doubtful_reading(table, reread_dataset)
+            ask_who_answers(table, reread_dataset)
             show_other_read_options(table, reread_dataset)
             table_view.show_table(table)
 

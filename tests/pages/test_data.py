@@ -406,17 +406,41 @@ def test_a_hub_dataset_has_fields_for_configuration_split_and_revision(
     assert asked == [("huggingface", "openai/gsm8k", ReadOptions(hub_config="socratic", hub_split="test"), None)]
 
 
-def test_the_speaker_who_answers_is_chosen_in_the_reading_options(stage: Stage) -> None:
+def test_the_speaker_who_answers_is_one_click(stage: Stage) -> None:
     rows = [{"id": at, "from": ("Ann", "Bob")[at % 2], "text": f"Message {at} of the talk."} for at in range(12)]
     app = _upload(stage, "chat.json", json.dumps({"name": "Shop", "messages": rows}).encode())
-    assert "Choose who answers in Reading options: 'Ann', 'Bob'." in words(app)
+    assert "Choose who answers: 'Ann', 'Bob'." in words(app)
     assert button(app, "Configure the training").disabled
-    assert list(app.radio[0].options) == ["Learn to answer as Ann", "Learn to answer as Bob"]
-    app.radio[0].set_value(1).run()
-    app = stage.checked(button(app, "Apply").click().run())
+    assert "First: Choose who answers." in words(app)
+    assert "Reading options" not in [entry.label for entry in app.expander], "the choice stands once, where the eye is"
+    app = stage.checked(button(app, "Learn to answer as Bob").click().run())
     draft = json.loads((stage.folder / "draft.json").read_text())["draft"]["data"]
     assert (draft["answered_by"], draft["messages"]) == ("Bob", "messages")
     assert "The messages of 'Bob' are the answers." in words(app)
+
+
+def test_messages_that_nothing_links_are_joined_by_one_click(stage: Stage) -> None:
+    rows = [{"role": ("user", "assistant")[at % 2], "content": f"Message {at} of the talk."} for at in range(12)]
+    app = _upload(stage, "chat.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    assert "First: Join the messages, or choose columns." in words(app)
+    label = "Join the 12 messages in the order of the file; a system message begins a conversation"
+    app = stage.checked(button(app, label).click().run())
+    draft = _data(stage)
+    assert (draft["join_messages"], draft["messages"]) == (True, "messages")
+
+
+def test_a_doubt_about_a_file_is_said_once(stage: Stage) -> None:
+    content = b"What is a lamp?,It gives light at night.\n" + b"What is a desk?,It holds a lamp and more.\n" * 6
+    app = _upload(stage, "rows.csv", content)
+    assert words(app).count("The first line looks like a row of data") == 1
+
+
+def test_repeated_column_names_are_numbered_by_one_click(stage: Stage) -> None:
+    rows = b"".join(b"Where is item %d?,a,b,It is on shelf %d.\n" % (at, at) for at in range(8))
+    app = _upload(stage, "jira.csv", b"question,Labels,Labels,answer\n" + rows)
+    assert "are all named" in "\n".join(str(entry.value) for entry in app.error)
+    app = stage.checked(button(app, "Apply").click().run())
+    assert (_data(stage)["number_names"], _data(stage)["prompt"]) == (True, "{question}")
 
 
 CONTROLS = {
@@ -460,3 +484,42 @@ def test_a_hint_names_only_what_the_page_has(stage: Stage, name: str, content: s
     if offers:
         again = stage.checked(applied[0].click().run())
         assert "a." + name.split(".")[1] in words(again)
+
+
+BROUGHT = Path(__file__).parent.parent / "fixtures" / "brought"
+LAMPS = [f"Where do I find lamp {at}?" for at in range(12)]
+CALL = {"type": "function", "function": {"name": "find", "arguments": {}}}
+WITH_TOOL = [
+    {
+        "messages": [{"role": "user", "content": text}, {"role": "assistant", "tool_calls": [CALL]}],
+        "tools": [{"name": "find", "parameters": {}}],
+    }
+    for text in LAMPS
+]
+PREFERENCES = [{"prompt": text, "chosen": "In an aisle.", "rejected": f"No {at}."} for at, text in enumerate(LAMPS)]
+MEANT: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "s01_alpaca_blank_input.csv": (
+        None,
+        {"prompt_stub": "{output}", "optional_columns": ["input"]},
+        "no row is skipped",
+    ),
+    "s03_sharegpt_system_column.json": (None, {"messages": "conversations"}, "You answer like a calm shop clerk."),
+    "tools.jsonl": (WITH_TOOL, {"messages": "messages"}, "Available tools"),
+    "preferences.jsonl": (
+        PREFERENCES,
+        {"messages": None, "prompt_stub": "{chosen}"},
+        "Those in 'rejected' are not used.",
+    ),
+    "s12c_pandas_split_20.json": (None, {"prompt": "{question}", "prompt_stub": "{answer}"}, "pandas calls split"),
+}
+"""File -> its rows unless it is a fixture, settings that Start would use, words on the page."""
+
+
+@pytest.mark.parametrize("name", MEANT)
+def test_a_file_trains_what_its_owner_meant_without_a_click(stage: Stage, name: str) -> None:
+    rows, settings, shown = MEANT[name]
+    content = "\n".join(map(json.dumps, rows)).encode() if rows else (BROUGHT / name).read_bytes()
+    app = _upload(stage, name, content)
+    assert settings.items() <= _data(stage).items()
+    assert shown in words(app)
+    assert not button(app, "Configure the training").disabled

@@ -309,7 +309,7 @@ def test_single_messages_are_joined_by_their_parents(open_bytes: Opener) -> None
     assert offer.label == "Join the 24 messages into conversations"
     suggestion = suggest_for_table(open_bytes(content))
     assert suggestion.kind == "ask"
-    assert offer.label in suggestion.notes[0] and "Reading options" in suggestion.notes[0]
+    assert offer.label in suggestion.notes[0] and suggestion.notes[0].startswith("Each row is a single message.")
     table = open_bytes(content, "csv", offer.options)
     assert (table.rows, table.columns) == (12, ("messages",))
     assert said(turns_of(table)) == PAIR

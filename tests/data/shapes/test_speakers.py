@@ -37,7 +37,7 @@ def test_a_dialogue_of_two_people_is_asked_about(open_bytes: Opener, who: str, w
         return
     assert sorted(offers) == ["Learn to answer as Ann", "Learn to answer as Bob"]
     assert suggest_for_table(table).kind == "ask"
-    assert "Choose who answers in Reading options: 'Bob', 'Ann'." in suggest_for_table(table).notes[0]
+    assert "Choose who answers: 'Bob', 'Ann'." in suggest_for_table(table).notes[0]
     assert offers["Learn to answer as Bob"].preview[0] == "user: Where is the lamp?"
     chosen = open_bytes(content, "json", offers["Learn to answer as Bob"].options)
     assert said(turns_of(chosen)) == BOB

@@ -58,12 +58,12 @@ def suggest_for_table(table: Table) -> ColumnSuggestion:
     speakers = [f"'{offer.options.answered_by}'" for offer in table.offers if offer.options.answered_by]
     if speakers and found.kind != "conversations":
         rows = "Each row is a single message, and" if table.offers[-1].options.join_messages else "Each message"
-        note = f"{rows} names who wrote it. Choose who answers in Reading options: {', '.join(speakers)}."
+        note = f"{rows} names who wrote it. Choose who answers: {', '.join(speakers)}."
         pairs = found.candidates or ((found.prompt, found.completion),)
         return ColumnSuggestion("ask", candidates=pairs, notes=(note,))
     threads = next((offer for offer in table.offers if offer.options.join_messages), None)
     if threads is not None and found.kind == "ask":
-        note = f"Each row is a single message. To train on conversations, apply '{threads.label}' in Reading options."
+        note = f"Each row is a single message. To train on conversations, choose '{threads.label}'."
         return replace(found, notes=(note,))
     optional = find_optional_columns(found.prompt, found.completion, table)
     unused = describe_unused_columns(table, found.messages) if found.messages else ""

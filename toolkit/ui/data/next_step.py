@@ -9,11 +9,13 @@ import streamlit as st
 
 from toolkit.data.examples.renderers import chat_problems
 from toolkit.data.examples.templates import template_problems
+from toolkit.data.read_options import Offer
 from toolkit.data.storage.background_open import StillOpeningError
 from toolkit.data.table import Table
 from toolkit.errors import DataError
 from toolkit.system.printable import format_plural
 from toolkit.ui.data.doctor_view import CHECKS_REFRESH_S, draw_findings_link
+from toolkit.ui.data.reading_view import asked_readings
 from toolkit.ui.data.split_view import count_split_rows, split_problems
 from toolkit.ui.elements import scroll
 from toolkit.ui.elements.error_boundary import error_boundary
@@ -41,7 +43,8 @@ def data_missing(table: Table | None) -> list[str]:
     if config is None:
         return ["Correct the settings marked above."]
     if config.data.messages is None and not config.data.prompt and not config.data.prompt_stub:
-        return [TEMPLATES_EMPTY]
+        readings = asked_readings(table)
+        return [_name_reading(readings[0]) if readings else TEMPLATES_EMPTY]
     problems = [
         *template_problems(config, table.columns, table.label),
         *chat_problems(config.data, table),
@@ -55,6 +58,10 @@ def data_missing(table: Table | None) -> list[str]:
     }
     errors = [problem for problem in problems if problem.severity == "error"]
     return list(dict.fromkeys(sentences.get(error.path, "Choose split sizes that fit the data.") for error in errors))
+
+
+def _name_reading(offer: Offer) -> str:
+    return "Choose who answers." if offer.options.answered_by else "Join the messages, or choose columns."
 
 
 def draw_data_summary(table: Table | None, missing: Sequence[str], *, is_next: bool) -> None:

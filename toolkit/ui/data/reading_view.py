@@ -15,6 +15,7 @@ from toolkit.settings import form_layout
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.examples.prompt_view import text_block
 from toolkit.ui.workspace import workspace
+from toolkit.ui.workspace.current_dataset import suggest_cached_columns
 
 OptionsCallback = Callable[[ReadOptions], None]
 
@@ -45,11 +46,37 @@ def show_doubtful_reading(table: Table, on_choice: OptionsCallback) -> None:
                     on_choice(offer.options)
 
 
+def asked_readings(table: Table) -> list[Offer]:
+    """Return the ways to read rows that are messages, among which the user has yet to choose."""
+    found = [offer for offer in table.offers if offer.options.answered_by or offer.options.join_messages]
+    is_open = not workspace.current_setting("data.prompt_stub") and suggest_cached_columns(table).kind == "ask"
+    return found if is_open else []
+
+
+def ask_who_answers(table: Table, on_choice: OptionsCallback) -> None:
+    """Draw a button for each person whose messages may be the answers, with the first turns read this way."""
+    offers = asked_readings(table)
+    if not offers:
+        return
+    with st.container(border=True, gap="xsmall", key="who_answers"):
+        if offers[0].options.answered_by:
+            st.markdown(":material/help: **Who answers?** The model learns to write this person's messages.")
+        else:
+            st.markdown(":material/help: **Each row is a single message.** To train on conversations, join them.")
+        grid = st.grid(min_column_width=260)
+        for number, offer in enumerate(offers):
+            with grid.cell():
+                text_block("\n".join(offer.preview))
+                if st.button(escape_text(offer.label, 120), key=f"answers_{number}", icon=":material/check:"):
+                    on_choice(offer.options)
+
+
 def show_other_read_options(table: Table, on_choice: OptionsCallback) -> None:
     """Draw the options with which a table was read, and the other possible ones."""
     chosen = {name: workspace.current_setting(f"data.{name}") for name in READ_OPTION_NAMES}
     chosen = {name: value for name, value in chosen.items() if value}
-    others = [offer for offer in table.offers if not offer.doubt]
+    asked = asked_readings(table)
+    others = [offer for offer in table.offers if not offer.doubt and offer not in asked]
     if not chosen and not others:
         return
     with st.expander("Reading options", icon=":material/tune:"):

@@ -76,6 +76,7 @@ def _cell(value: str | None) -> str | None:
 
 
 def show_table_notices(table: Table) -> None:
-    """Draw what the reader of the file reported."""
-    for notice in table.notices:
+    """Draw what the reader of the file reported; a doubt has a card of its own."""
+    doubts = [offer.doubt for offer in table.offers if offer.doubt]
+    for notice in (notice for notice in table.notices if notice not in doubts):
         st.caption(f":material/info: {escape_text(notice, 500)}")
