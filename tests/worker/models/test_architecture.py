@@ -29,6 +29,7 @@ def with_config(model: Path, target: Path, settings: dict[str, Any]) -> Path:
         ({"model_type": "xlm-roberta", "is_decoder": False}, "is an encoder model (xlm-roberta)"),
         ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}, "encoder-decoder model (t5)"),
         ({"model_type": "bart", "is_encoder_decoder": True}, "encoder-decoder model (bart)"),
+        ({"model_type": "qwen2_vl"}, "is a vision-language model (qwen2_vl)"),
         ({"model_type": "clip"}, "no head for text generation: transformers has none for 'clip' models"),
         ({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}, "config.json names Llama"),
     ],

@@ -12,13 +12,14 @@ from toolkit.errors import ConfigError, Problem, ToolkitError
 BAD_MODEL = "bad_model"
 ALL_LINEAR = ["all-linear"]
 MAMBA_TARGETS = {
-    "mamba": ("in_proj", "x_proj", "dt_proj"),
-    "falcon_mamba": ("in_proj", "x_proj", "dt_proj"),
+    "mamba": ("in_proj", "x_proj"),
+    "falcon_mamba": ("in_proj", "x_proj"),
     "mamba2": ("in_proj",),
     "falcon_h1": ("in_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
     "nemotron_h": ("in_proj", "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"),
 }
-"""Models with Mamba layers, in which PEFT refuses two modules -> where an adapter can go."""
+"""Models with Mamba layers, in which PEFT refuses two modules -> where an adapter can go. Not on dt_proj: the models
+read its weight alone, so that an adapter has no effect."""
 MAMBA_REFUSED = ("out_proj", "conv1d")
 LAYER_KEYS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 MAX_LAYERS = 2_000
@@ -36,6 +37,7 @@ def refuse_other_architectures(name: str, settings: Mapping[str, Any]) -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
         MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
     )
@@ -50,6 +52,8 @@ def refuse_other_architectures(name: str, settings: Mapping[str, Any]) -> None:
         reason = f"is an encoder-decoder model ({kind}): it reads one text and writes another, and has no single prompt"
     elif kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not settings.get("is_decoder"):
         reason = f"is an encoder model ({kind}): it fills in masked words, and can't write an answer"
+    elif kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        reason = f"is a vision-language model ({kind}): transformers can't load it as a model for text only"
     elif kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         reason = f"has no head for text generation: transformers has none for '{kind}' models"
     elif heads and all(_OTHER_HEAD.search(head) for head in heads):

@@ -96,6 +96,32 @@ def describe_untrained_experts(model: PeftModel) -> str:
     return f"The model's experts, {share:.0%} of its weights, get no adapter with these settings.{hint}"
 
 
+def describe_unreached_modules(model: PeftModel) -> str:
+    """Return a warning if no loss reaches the adapters on modules of some name, else "". Call it after a backward pass.
+
+    Some models read a module's weight instead of calling the module, which passes over its adapter: Mamba's dt_proj,
+    and more modules where fused kernels are installed. Others have modules for images. One reached module of a name
+    is enough, as a router chooses experts.
+    """
+    reached: dict[str, bool] = {}
+    for name, part in model.named_parameters():
+        module, _, adapter = name.partition(".lora_")
+        if adapter and part.requires_grad:
+            short = module.split(".")[-1]
+            reached[short] = reached.get(short, False) or part.grad is not None
+    unreached = sorted(name for name, found in reached.items() if not found)
+    if not unreached or len(unreached) == len(
+        reached
+    ):  # all: the gradients are kept elsewhere, as when they are sharded
+        return ""
+    names = ", ".join(unreached)
+    return (
+        f"The training rows do not reach the adapters on {names}, so they are not trained: the model reads the weights "
+        f"of these modules without calling them, or uses them for images only. Add {names} to exclude_modules to leave "
+        "them out."
+    )
+
+
 def _layer_problems(config: Config, model: PreTrainedModel) -> list[Problem]:
     chosen = config.lora.layers_to_transform
     count = getattr(model.config.get_text_config(), "num_hidden_layers", None)

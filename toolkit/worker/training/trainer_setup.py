@@ -14,12 +14,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from datasets import Dataset
 from peft import PeftModel, get_peft_model
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from trl import SFTConfig
 
 from toolkit.errors import ConfigError, Problem, ToolkitError
 from toolkit.lifecycle import memory_autopilot
-from toolkit.runs.events import read_events
+from toolkit.runs.events import EventReporter, read_events
 from toolkit.settings import device_defaults
 from toolkit.settings.device_defaults import ComputeDevice, resolve_max_length
 from toolkit.system.printable import format_plural
@@ -27,7 +34,7 @@ from toolkit.worker.compute.packing import keeps_examples_apart
 from toolkit.worker.compute.padding_free import MODEL_REFUSALS, flash_attention_row, respects_borders
 from toolkit.worker.models import library_arguments, load
 from toolkit.worker.models.folder import first_error_line
-from toolkit.worker.models.lora_setup import build_lora_config, describe_untrained_experts
+from toolkit.worker.models.lora_setup import build_lora_config, describe_unreached_modules, describe_untrained_experts
 from toolkit.worker.models.untouched_base import keep_biases
 from toolkit.worker.training.trainer import PreparedTrainer
 
@@ -48,8 +55,7 @@ def make_trainer(
 ) -> PreparedTrainer:
     """Return the trainer of a run's model on its prepared rows.
 
-    folder: of the base model. extra_arguments: replace arguments of SFTConfig. Raises ToolkitError for a model or
-    settings that can't train.
+    folder: of the base model. extra_arguments: replace those of SFTConfig. Raises ToolkitError for what can't train.
     """
     if len(train) < session.team.processes:
         message = f"{len(train)} training rows can't be shared by {session.team.processes} processes."
@@ -86,7 +92,21 @@ def make_trainer(
         )
     if message := describe_untrained_experts(trainer.model):
         session.emit("warning", message=message)
+    trainer.add_callback(_UnreachedModulesWarning(session.emit))
     return trainer
+
+
+class _UnreachedModulesWarning(TrainerCallback):
+    """Warn in the first step if the loss does not reach some of the adapter's modules."""
+
+    def __init__(self, emit: EventReporter) -> None:
+        self._emit = emit
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        if state.global_step == 0 and (message := describe_unreached_modules(model)):
+            self._emit("warning", message=message)
 
 
 @contextmanager
