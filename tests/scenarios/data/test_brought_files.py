@@ -294,6 +294,18 @@ def test_a_spreadsheet_says_which_sheet_was_read(bring: Bring, tmp_path: Path) -
     assert bring("book.xlsx", content, offer.options).table.row(0) == {"a": "1", "b": "2.5"}
 
 
+def test_a_row_beyond_the_last_of_excel_is_not_counted_up_to(bring: Bring, tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for cells in (("a", "b"), (1, 2), (3, 4)):
+        book.active.append(cells)
+    book.save(tmp_path / "made.xlsx")
+    changed = io.BytesIO()
+    with zipfile.ZipFile(tmp_path / "made.xlsx") as given, zipfile.ZipFile(changed, "w") as archive:
+        for name in given.namelist():
+            archive.writestr(name, given.read(name).replace(b'<row r="3"', b'<row r="1000000000"'))
+    assert bring("book.xlsx", changed.getvalue()).table.row(0) == {"a": "1", "b": "2"}
+
+
 @pytest.mark.parametrize("name", ["bomb.csv.gz", "bomb.xlsx"])
 def test_an_archive_that_unpacks_to_too_much_is_refused(bring: Bring, name: str) -> None:
     zeros = b"0" * (65 << 20)

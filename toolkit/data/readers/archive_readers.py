@@ -27,6 +27,8 @@ from toolkit.data.shapes.missing_header import NO_HEADER, NO_HEADER_NOTICE, miss
 from toolkit.errors import DataError
 
 _CHUNK_BYTES = 1 << 20
+LAST_SHEET_ROW = 1_048_576
+"""Excel's own last row. openpyxl would make an empty row for each one before a higher number."""
 MAX_ARCHIVE_ENTRIES = 10_000
 SheetRow = tuple[int, list[str]]
 """Number of the row in the sheet, and its cells as text."""
@@ -155,7 +157,7 @@ def _sheet_offer(name: str, sheet: Any, options: ReadOptions) -> Offer:
 def _rows(sheet: Any) -> Iterator[SheetRow]:
     """Yield the rows with content, without the empty cells at their end."""
     sheet.reset_dimensions()  # the size that a file states may be wrong
-    for number, values in enumerate(sheet.iter_rows(values_only=True), start=1):
+    for number, values in enumerate(sheet.iter_rows(max_row=LAST_SHEET_ROW, values_only=True), start=1):
         cells = [_cell_text(value) for value in values]
         while cells and not cells[-1].strip():
             cells.pop()
