@@ -1,7 +1,6 @@
 """How often live parts of a page refresh: the less often, the more browser tabs show them.
 
-A refresh takes CPU time from a training on the same machine. Four tabs take about a tenth of a core, and all tabs
-together no more than that.
+A refresh takes CPU time from a training on the same machine. Up to 64 tabs together cause no more refreshes than four.
 """
 
 from __future__ import annotations
