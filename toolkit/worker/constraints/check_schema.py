@@ -12,6 +12,7 @@ import resource
 import sys
 import time
 
+from toolkit.system.private_files import restrict_new_files
 from toolkit.worker.constraints.response_format import LIMITS, PACKAGE, write_grammar
 from toolkit.worker.process.limits import limit_memory_growth
 
@@ -31,4 +32,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restrict_new_files()
     main()

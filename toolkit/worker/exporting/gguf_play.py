@@ -25,6 +25,7 @@ from toolkit.export.gguf_ladder import PLAYER, PlayedGguf, played_path
 from toolkit.export.prompt_contract import PromptContract
 from toolkit.runs.run_dir import RunDir
 from toolkit.system.durable import durable_write
+from toolkit.system.private_files import restrict_new_files
 
 PLAY_SECONDS = 600
 """For one file; a model that takes longer has no figures."""
@@ -121,4 +122,5 @@ def can_play(run: RunDir, form: str) -> bool:
 
 
 if __name__ == "__main__":
+    restrict_new_files()
     print(json.dumps(play_prompts(**json.load(sys.stdin))))
