@@ -8,6 +8,7 @@ from toolkit.runs.run_dir import list_runs
 from toolkit.ui.elements.error_boundary import show_error
 from toolkit.ui.elements.scroll import scroll_if_requested
 from toolkit.ui.frame import page
+from toolkit.ui.frame.cluster_choice import draw_cluster_choice
 from toolkit.ui.frame.first_visit import show_first_visit
 from toolkit.ui.playground.engine_bar import draw_engine_memory_note
 from toolkit.ui.runs.export_view import draw_export_section
@@ -37,6 +38,7 @@ with page.page_frame("runs"):
         with st.expander("Settings of this run", icon=":material/tune:"):
             draw_run_settings(chosen.run, entries)
         draw_queue_panel()
+        draw_cluster_choice()
         st.header("All runs", anchor=False)
         draw_live_run_table(entries, chosen.run.id)
         scroll_if_requested()

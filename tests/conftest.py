@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 import re
 from collections.abc import Iterator
@@ -129,12 +130,15 @@ def pytest_collection_finish() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what draws pages, skip the tests on a real model that is not installed, and begin with the slow files."""
     missing = [] if os.environ.get("REQUIRE_REAL_MODEL") else missing_packages()
+    has_ray = importlib.util.find_spec("ray") is not None or bool(os.environ.get("REQUIRE_CLUSTER"))
     skip = pytest.mark.skip(reason=f"{' and '.join(missing)} not installed: {INSTALL}")
     for item in items:
         if draws_pages(item.path):
             item.add_marker("browser")
         if missing and item.get_closest_marker("real"):
             item.add_marker(skip)
+        if item.get_closest_marker("cluster") and not has_ray:
+            item.add_marker(pytest.mark.skip(reason="Ray is not installed: pip install -r requirements-cluster.txt"))
     slow = {item.path for item in items if item.get_closest_marker("worker") or item.get_closest_marker("browser")}
     items.sort(key=lambda item: item.path not in slow)  # short files come last, so that all processes end together
 

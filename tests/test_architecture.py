@@ -29,11 +29,11 @@ MAY_IMPORT = {
     "ui/workspace",
     "ui/configure": "data forecast runs services settings studies studies/methods system ui/data ui/elements ui/forms "
     "ui/frame ui/people ui/workspace",
-    "ui/runs": "evaluation/statistics export lifecycle runs services settings system ui/data ui/elements ui/examples "
-    "ui/forms ui/frame ui/workspace",
+    "ui/runs": "cluster evaluation/statistics export lifecycle runs services settings system ui/data ui/elements "
+    "ui/examples ui/forms ui/frame ui/workspace",
     "ui/studies": "evaluation evaluation/statistics runs settings studies studies/methods system ui/elements "
     "ui/evaluate ui/forms ui/frame ui/runs ui/workspace",
-    "worker": "data data/examples data/readers data/shapes demo_data evaluation export forecast lifecycle runs "
+    "worker": "cluster data data/examples data/readers data/shapes demo_data evaluation export forecast lifecycle runs "
     "services settings system worker/answering worker/exporting worker/models worker/process worker/questions "
     "worker/serving worker/tokens worker/training",
     "ui/data": "data data/doctor data/examples data/readers data/storage settings system ui/elements ui/examples "
@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "worker/tokens",
     "worker/answering": "data data/examples evaluation export runs system worker/models worker/process worker/serving "
     "worker/tokens",
-    "ui/frame": "access data evaluation forecast lifecycle runs studies/methods system ui/elements ui/people "
+    "ui/frame": "access cluster data evaluation forecast lifecycle runs studies/methods system ui/elements ui/people "
     "ui/workspace",
     "ui/people": "access settings system ui/elements",
     "ui/forms": "settings ui/elements ui/workspace",
@@ -57,17 +57,18 @@ MAY_IMPORT = {
     "worker/serving",
     "api/files": "data/storage system worker/serving",
     "follow": "runs system",
-    "cli": "access api data data/doctor data/examples data/readers data/storage evaluation evaluation/statistics "
-    "export follow forecast lifecycle runs services settings studies studies/methods system",
+    "cli": "access api cluster data data/doctor data/examples data/readers data/storage evaluation "
+    "evaluation/statistics export follow forecast lifecycle runs services settings studies studies/methods system",
     "worker/serving": "data data/examples runs services system worker/checkpoints worker/constraints worker/models "
     "worker/process worker/tokens",
     "ui/workspace": "access data data/doctor data/examples data/storage forecast runs services settings studies system "
     "ui/elements ui/people",
     "studies/methods": "data/storage forecast runs settings studies system",
     "studies": "data/examples evaluation evaluation/statistics lifecycle runs settings system",
-    "lifecycle": "data runs services system",
+    "lifecycle": "cluster data runs services system",
     "export": "data/examples evaluation evaluation/statistics runs system",
     "forecast": "data forecast/costs runs services settings system",
+    "worker/cluster": "cluster runs system worker worker/process",
     "worker/compute": "worker/models worker/tokens",
     "worker/checkpoints": "runs system worker/process worker/tokens",
     "ui/elements": "data/storage evaluation/statistics runs services system",
@@ -79,12 +80,13 @@ MAY_IMPORT = {
     "worker/models": "runs settings system",
     "worker/tokens": "data data/examples runs system worker/models",
     "data/storage": "data data/readers system",
-    "runs": "data data/examples settings system",
+    "runs": "cluster data data/examples settings system",
     "forecast/costs": "data data/examples settings",
     "data/readers": "data data/examples data/shapes",
     "data/shapes": "data data/examples",
     "data/examples": "data system",
     "evaluation/statistics": "runs system",
+    "cluster": "system",
     "access": "system",
     "system": "",
     "settings": "system",
@@ -150,9 +152,14 @@ def test_what_is_imported_is_required() -> None:
     """What merely comes with another package may go with its next version."""
     required = {re.split(r"[<>=\[ ]", line)[0].lower().replace("_", "-") for line in
                 (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")}  # fmt: skip
+    only_on_clusters = {
+        file.name for file in product_files() if "ray" in {name.split(".")[0] for name in imports(file)}
+    }
+    assert only_on_clusters == {"ray_task.py"}
+    assert "\nray>=" in (ROOT / "requirements-cluster.txt").read_text()
     packages = packages_distributions()
     imported = {name.split(".")[0] for file in product_files() for name in imports(file)}
-    imported -= {*sys.stdlib_module_names, "toolkit"}
+    imported -= {*sys.stdlib_module_names, "toolkit", "ray"}
     assert len(imported) > 30
     missing = {name for name in imported
                if not any(one.lower().replace("_", "-") in required for one in packages.get(name, [name]))}  # fmt: skip

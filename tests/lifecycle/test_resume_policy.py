@@ -277,8 +277,9 @@ def holding(run: RunDir, attempt: int) -> bool:
 def test_all_retryable_reasons_exist() -> None:
     import inspect
 
+    from toolkit.cluster import lease
     from toolkit.runs import end_reasons
     from toolkit.worker import train
 
-    text = inspect.getsource(end_reasons) + Path(train.__file__).read_text()
+    text = inspect.getsource(end_reasons) + inspect.getsource(lease) + Path(train.__file__).read_text()
     assert all(f'"{reason}"' in text for reason in RETRYABLE_REASONS)

@@ -10,6 +10,8 @@ import zipfile
 import pytest
 
 from tests.pages.conftest import Stage, button, words
+from toolkit.cluster.choice import ClusterView
+from toolkit.cluster.resources import ClusterNode
 from toolkit.errors import RunError
 from toolkit.export import adapter_archive
 from toolkit.export.adapter_archive import zip_adapter
@@ -20,6 +22,7 @@ from toolkit.runs.slots import count_slots
 from toolkit.system.durable import COMMIT_NAME, commit_dir
 from toolkit.system.locks import describe_self, try_lock, write_lock_holder
 from toolkit.system.out_of_memory import REDUCE_TRAINING_MEMORY_HINT
+from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.runs import run_actions
 
 
@@ -262,6 +265,39 @@ def test_the_queue_sets_how_many_runs_train_at_the_same_time(stage: Stage, monke
         assert "waits for the other machines of the run" in shown and "machine_rank: 1" in shown
     finally:
         os.close(taken)
+
+
+def test_the_page_says_and_changes_where_runs_train(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = json.dumps({"cpu_count": 4, "memory_bytes": 10**10})
+    nodes = [ClusterNode(4, 2, 10**10), ClusterNode(4, 2, 10**10)]
+    answers: list[ClusterView | RunError] = [
+        RunError("No Ray cluster answers at 10.0.0.5:6379: refused", "Start it."),
+        ClusterView(nodes, machine, asks_for_token=False),
+    ]
+
+    def view(address: str) -> ClusterView:
+        assert address == "10.0.0.5:6379"
+        if isinstance(answer := answers.pop(0), RunError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("toolkit.cluster.choice.view_cluster", view)
+    stage.finished("done")
+    app = stage.page("runs")
+    assert "Runs train on this machine" in [entry.label for entry in app.expander]
+    field = next(entry for entry in app.text_input if entry.label == "Ray cluster")
+    app = stage.checked(field.set_value(" 10.0.0.5:6379 ").run())
+    app = stage.checked(app.button(key="choose_cluster").click().run())
+    assert "No Ray cluster answers at" in words(app) and count_slots(stage.folder) == 1
+    app = stage.checked(app.button(key="choose_cluster").click().run())
+    escaped = escape_text("10.0.0.5:6379")
+    assert f"Runs train on the Ray cluster at {escaped}" in [entry.label for entry in app.expander]
+    assert [entry.value for entry in app.success] == ["2 nodes, 4 GPUs, 8 cores. 4 runs at the same time."]
+    assert any("asks for no token" in entry.value for entry in app.warning) and count_slots(stage.folder) == 4
+    app = stage.checked(app.button(key="leave_cluster").click().run())
+    assert "Runs train on this machine" in [entry.label for entry in app.expander]
+    monkeypatch.setattr("toolkit.ui.frame.cluster_choice.find_person", lambda: "somebody who signed in")
+    assert not any(entry.label.startswith("Runs train") for entry in stage.page("runs").expander)
 
 
 def test_without_queued_runs_there_is_no_queue(stage: Stage) -> None:

@@ -36,6 +36,7 @@ from toolkit.cli.dataset_commands import check, inspect_data
 from toolkit.cli.evaluate import evaluate
 from toolkit.cli.follow import follow
 from toolkit.cli.help_names import use_plain_help_names
+from toolkit.cli.launcher_options import AddressOption, LauncherOption, choose_launcher, make_launcher_choice
 from toolkit.cli.progress import (
     describe_export_end,
     describe_run_end,
@@ -129,12 +130,15 @@ def run(
     name: Annotated[str, typer.Option(help="Display name of the run. The run's ID is generated.")] = "",
     accept: AcceptOption = None,
     slots: SlotsOption = None,
+    launcher: LauncherOption = None,
+    address: AddressOption = None,
 ) -> None:
     """Train with the settings in CONFIG. A study trains one run for each combination of values."""
+    place = make_launcher_choice(launcher, address)
     imported = import_export.import_settings_file(config)
     print_warnings(imported.warnings)
     wanted = replace(imported, draft=accept_hard_stops(imported.draft, accept or ()))
-    raise typer.Exit(_run_all(queue_config(wanted, name, slots=slots), _find_more(wanted)))
+    raise typer.Exit(_run_all(queue_config(wanted, name, slots=slots, place=place), _find_more(wanted)))
 
 
 @app.command()
@@ -162,18 +166,21 @@ def study(
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table of trials as CSV.")] = None,
     accept: AcceptOption = None,
     slots: SlotsOption = None,
+    launcher: LauncherOption = None,
+    address: AddressOption = None,
     save_dir: SaveDirOption = DEFAULT_SAVE_DIR,
 ) -> None:
     """Train the trials in a YAML file that have no run yet, and print the verdict; or print that of a study, by NAME.
 
     A study that was stopped continues where it was.
     """
+    place = make_launcher_choice(launcher, address)
     code, study_name = 0, target
     if is_config_target(target):
         options = {"seeds": seeds, "method": method, "trials": trials, "stop_when_decided": stop_when_decided or None}
         compared = read_objective_options(objective, rules)
         imported = read_study_config(Path(target), {**options, **compared}, accept or ())
-        queued = queue_config(imported, name, retry_failed=retry_failed, slots=slots)
+        queued = queue_config(imported, name, retry_failed=retry_failed, slots=slots, place=place)
         code = _run_all(queued, _find_more(imported))
         study_name, save_dir = find_study_place(imported)
     if code != EXIT_INTERRUPTED:
@@ -256,6 +263,7 @@ app.command()(evaluate)
 app.command("data")(inspect_data)
 app.command()(check)
 app.command()(follow)
+app.command("launcher")(choose_launcher)
 
 
 @app.command()

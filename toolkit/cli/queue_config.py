@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,15 +29,22 @@ from toolkit.system.printable import format_plural
 
 
 def queue_config(
-    imported: ImportedSettings, name: str = "", *, retry_failed: bool = False, slots: int | None = None
+    imported: ImportedSettings,
+    name: str = "",
+    *,
+    retry_failed: bool = False,
+    slots: int | None = None,
+    place: Callable[[Path], None] = lambda save_dir: None,
 ) -> list[RunDir]:
     """Queue what the settings ask for and return the runs to wait for, in order.
 
-    slots: how many runs of this save_dir train at the same time from now on; None leaves that as it is.
+    slots: how many runs of this save_dir train at the same time from now on; None leaves that as it is. place: decides
+    before anything is checked where its runs train.
     A study that exists already is continued: only trials without a run are added. Raises ToolkitError.
     """
     plan = plan_study(imported.draft, imported.grid)
     print_warnings(plan.left_out)
+    place(save_dir_of(plan.trials[0].config))
     tables = _open_checked_tables([trial.config for trial in plan.trials])
     first = plan.trials[0].config
     if slots is not None:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.cluster.lease import NODE_LOST, NodeReport, lease_path, read_lease, read_report
 from toolkit.lifecycle.memory_autopilot import is_autopilot_on
 from toolkit.lifecycle.resume_policy import close_attempt
-from toolkit.runs.end_reasons import Explanation, explain_death
+from toolkit.runs.end_reasons import START_AGAIN, Explanation, explain_death
 from toolkit.runs.event_facts import EventFacts, update_event_facts
-from toolkit.runs.events import EventWriter, read_events
+from toolkit.runs.events import EventWriter, detach_event_log, read_events
 from toolkit.runs.run_dir import RunDir
 from toolkit.runs.slots import MAX_SLOTS
 from toolkit.system.durable import fsync_dir
@@ -31,7 +32,8 @@ WORKER_LOG_TAIL_BYTES = 16_000
 DISK_FULL_BYTES = 256 * 1024
 """Free space below which a write of the worker may have failed; some file systems keep a small reserve."""
 MAX_PLACE_CHARACTERS = 200
-_STOP_REQUEST_REASONS = frozenset({"killed", "interrupted", "bug"})
+CLUSTER_LOST = "The connection to the Ray cluster broke off."
+_STOP_REQUEST_REASONS = frozenset({"killed", "interrupted", "bug", NODE_LOST})
 """Reasons that a requested end explains as well; a lack of memory or a full disk is reported even then."""
 
 
@@ -110,9 +112,18 @@ def explain_run_death(
     returncode: None when another process was its parent. earlier_oom_kills: as in `close_dead_attempt`.
     """
     claim = read_claim(run, attempt)
+    tail = read_log_tail(run, start=claim.log_bytes if claim else 0)
+    report = read_report(run.path, attempt)
+    lease = read_lease(run.path)
+    if report is None and lease is not None and lease.attempt == attempt and (returncode or 0) > 0:
+        report = NodeReport(attempt, reason=NODE_LOST, message=CLUSTER_LOST, hint=START_AGAIN, outside=True)
+    if report is not None and report.reason:
+        return Explanation(report.reason, report.message, report.hint, outside=report.outside)
+    if report is not None:
+        return explain_death(report.code, tail, oom_killed=report.oom, disk_full=_is_disk_full(run.path))
     return explain_death(
         returncode,
-        read_log_tail(run, start=claim.log_bytes if claim else 0),
+        tail,
         oom_killed=_was_killed_for_memory(run, claim, earlier_oom_kills),
         rebooted=claim is not None and claim.supervisor.boot != boot_id(),
         disk_full=_is_disk_full(run.path),
@@ -149,6 +160,9 @@ def _write_last_event(run: RunDir, explain: Callable[[int], Explanation]) -> boo
         attempt = facts.next_attempt
         if facts.end is not None or (facts.waiting and not run.claim_of(attempt).exists()):
             return True  # another process, or the worker itself, has written the last event
+        if lease_path(run.path).exists():
+            # the lock proves nothing about a node of a cluster: what is left there must not write behind this event
+            detach_event_log(run.events_path)
         why = explain(attempt)
         with EventWriter(run.events_path, attempt) as events:
             if run.stop_path.exists() and why.reason in _STOP_REQUEST_REASONS:

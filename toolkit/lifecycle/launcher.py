@@ -1,17 +1,20 @@
 """Launchers: how the worker of a run is started, watched and ended.
 
 `LocalLauncher` starts a new process for each run. `ForkLauncher` forks the worker from the standby worker, which has
-already imported the training libraries, and starts a new process where a fork is not possible.
+already imported the training libraries, and starts a new process where a fork is not possible. `ClusterLauncher` starts
+a process that stands for the one that trains on a node, where the folder's runs train on a cluster.
 """
 
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from toolkit.cluster.setting import CLUSTER_MODULE, read_cluster
 from toolkit.config import Config
 from toolkit.lifecycle.slots import HeldSlots
 from toolkit.runs.run_dir import RunDir
@@ -138,6 +141,34 @@ class ForkLauncher:
         self.spare.end()
 
 
+class ClusterLauncher:
+    """Starts each worker where the setting of `save_dir` says at that moment: on its cluster, or through `local`."""
+
+    def __init__(self, save_dir: Path, local: Launcher) -> None:
+        self._save_dir, self.local = save_dir, local
+        self.proxies = LocalLauncher(lambda run, config: [sys.executable, "-m", CLUSTER_MODULE, run.id])
+
+    @property
+    def fast_probe(self) -> Callable[[], bytes] | None:
+        return self.local.fast_probe
+
+    def maintain(self, *, busy: bool) -> None:
+        self.local.maintain(busy=busy)
+
+    def should_wait(self, config: Config) -> bool:
+        return read_cluster(self._save_dir) is None and self.local.should_wait(config)
+
+    def start(self, run: RunDir, config: Config, attempt: int, slots: HeldSlots) -> WorkerHandle:
+        on_cluster = read_cluster(self._save_dir) is not None
+        return (self.proxies if on_cluster else self.local).start(run, config, attempt, slots)
+
+    def end(self, holder: LockHolder) -> bool:
+        return self.local.end(holder)
+
+    def close(self) -> None:
+        self.local.close()
+
+
 def default_launcher(save_dir: Path) -> Launcher:
     """Return the launcher that the app and the command line use: with a standby worker unless it is switched off."""
-    return ForkLauncher(save_dir) if is_spare_enabled() else LocalLauncher()
+    return ClusterLauncher(save_dir, ForkLauncher(save_dir) if is_spare_enabled() else LocalLauncher())

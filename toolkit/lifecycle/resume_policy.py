@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from toolkit.cluster.lease import NODE_LOST
 from toolkit.errors import RunError
 from toolkit.lifecycle import memory_autopilot
 from toolkit.runs.end_reasons import Explanation
@@ -24,7 +25,7 @@ from toolkit.system.locks import hold_lock
 
 RETRYABLE_REASONS = frozenset(
     {"killed", "interrupted", "native_crash", "process_died", "out_of_memory", "out_of_memory_gpu", "disk_full"}
-)
+) | {NODE_LOST}
 """Reasons after which another attempt can succeed although nothing was changed."""
 MAX_ATTEMPTS_WITHOUT_CHECKPOINT = 2
 """The second failure before a checkpoint is no coincidence: a third attempt would only cost time."""

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import psutil
 
+from toolkit.cluster.setting import read_cluster
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
 from toolkit.runs.run_dir import RunDir, find_run_holder, read_run_config, read_run_meta
@@ -33,7 +34,7 @@ def find_memory_shortage(run: RunDir, beside: Sequence[str]) -> MemoryShortage |
     """Return why the run can't start beside these runs (their ids) yet; None when it can."""
     machine = read_known_machine(run.save_dir)
     needed = forecast_bytes(run)
-    if not beside or not needed or (machine is not None and machine.gpus):
+    if not beside or not needed or (machine is not None and machine.gpus) or read_cluster(run.save_dir) is not None:
         return None
     others = [RunDir(run.path.parent / name) for name in sorted(set(beside))]
     free = free_memory_bytes() - sum(max(0, forecast_bytes(other) - _resident_bytes(other)) for other in others)

@@ -14,6 +14,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from toolkit.cluster.resources import SPREADING_DEVICE_MAPS
+from toolkit.cluster.setting import read_cluster
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
 from toolkit.lifecycle.claims import read_claim
@@ -33,9 +35,6 @@ from toolkit.runs.worker_process import process_count
 from toolkit.system.locks import LockHolder, hold_lock, is_lock_held, read_lock_holder, try_lock, write_lock_holder
 from toolkit.system.machine import Machine, read_known_machine
 from toolkit.system.printable import format_bytes, format_plural
-
-SPREADING_DEVICE_MAPS = frozenset({"balanced", "balanced_low_0", "sequential"})
-"""Device maps that spread a model over all GPUs; auto does so only where the model does not fit one."""
 
 USABLE_GPU_SHARE = 0.95
 """Share of a GPU's memory that a run can use; with a forecast beyond it, auto spreads the model over more GPUs."""
@@ -75,16 +74,20 @@ class HeldSlots:
 
 @dataclass(frozen=True)
 class SlotTable:
-    """The slots of a save_dir at one moment. free: the numbers of those that no process holds."""
+    """The slots of a save_dir at one moment. free: the numbers of those that no process holds.
+
+    on_cluster: a slot is the right to ask a cluster for what one run needs, whatever that is.
+    """
 
     save_dir: Path
     total: int
     free: list[int]
     machine: Machine | None = None
+    on_cluster: bool = False
 
     def demand_of(self, run: RunDir) -> SlotDemand:
         """Return what a run needs of these slots."""
-        if self.total == 1:
+        if self.total == 1 or self.on_cluster:
             return SlotDemand()
         try:
             return find_slot_demand(read_config_once(run), self.machine, self.total, forecast_bytes(run))
@@ -131,11 +134,12 @@ def read_slot_table(save_dir: Path) -> SlotTable:
     held = [path for path in list_slot_paths(save_dir) if is_lock_held(path)]
     free = [number for number in range(total) if slot_path(save_dir, number) not in held]
     # with one slot a run has the whole machine, as many GPUs as there are: none is chosen for it
-    machine = read_known_machine(save_dir) if total > 1 else None
+    on_cluster = read_cluster(save_dir) is not None
+    machine = read_known_machine(save_dir) if total > 1 and not on_cluster else None
     holders = list_slot_holders(save_dir) if machine is not None and machine.gpus else []
     if any(_has_every_gpu(save_dir, holder) for _, holder in holders):
         free = []
-    return SlotTable(save_dir, total, free[: max(0, total - len(held))], machine)
+    return SlotTable(save_dir, total, free[: max(0, total - len(held))], machine, on_cluster)
 
 
 def _has_every_gpu(save_dir: Path, holder: LockHolder) -> bool:

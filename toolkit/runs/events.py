@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import RunError
-from toolkit.system.durable import fsync_dir
+from toolkit.system.durable import durable_write, fsync_dir
 from toolkit.system.foreign_files import describe_read_error, open_regular_file
 
 Event = dict[str, Any]
@@ -51,13 +51,14 @@ _NON_SERIES_FIELDS = frozenset({"n", "attempt", "t", "kind", "c", "step"})
 class EventWriter:
     """Appends the events of one attempt. Only the holder of worker.lock may open one.
 
-    Opening removes an incomplete last line that a crash may have left. Raises OSError, for instance on a full disk; a
-    line that could not be written completely is removed.
+    check: called before each event; raises RunError when this process may write no more. Opening removes an incomplete
+    last line that a crash may have left. Raises OSError, for instance on a full disk; a line that could not be written
+    completely is removed.
     """
 
-    def __init__(self, path: Path, attempt: int = 1) -> None:
+    def __init__(self, path: Path, attempt: int = 1, check: Callable[[], None] = lambda: None) -> None:
         before, whole = read_events(path)
-        self.attempt = attempt
+        self.attempt, self._check = attempt, check
         self._ballast = path.with_name(f".{path.name}.ballast")
         self._next = max((event["n"] for event in before), default=0) + 1
         new = not path.exists()
@@ -68,6 +69,7 @@ class EventWriter:
 
     def append(self, kind: str, **fields: Any) -> Event:
         """Write one event and return it. The field names n, attempt, t, kind and c are reserved."""
+        self._check()
         event: Event = {"n": self._next, "attempt": self.attempt, "t": round(time.time(), 3), "kind": kind}
         event.update({name: _to_json_value(value) for name, value in fields.items()})
         try:
@@ -109,6 +111,15 @@ class EventWriter:
         except OSError:
             os.ftruncate(self._handle, size)  # a half-written line would damage the next one
             raise
+
+
+def detach_event_log(path: Path) -> None:
+    """Replace the log by a copy, so that a process on another machine that still has it open can't append to it.
+
+    Only the holder of worker.lock may do so. Raises OSError.
+    """
+    if path.exists():
+        durable_write(path, path.read_bytes())
 
 
 def encode_event(event: Event) -> bytes:

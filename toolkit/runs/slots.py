@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolkit.cluster.setting import MAX_CLUSTER_SLOTS, read_cluster, save_cluster_slots
 from toolkit.config import Config
 from toolkit.errors import RunError
 from toolkit.system.durable import durable_write
@@ -81,11 +82,18 @@ def most_slots(machine: Machine | None) -> int:
     return min(training_cores(), MAX_SLOTS)
 
 
+def slot_limit(save_dir: Path, machine: Machine | None) -> int:
+    """Return how many runs a user may let train at the same time, on this machine or on the folder's cluster."""
+    return most_slots(machine) if read_cluster(save_dir) is None else MAX_CLUSTER_SLOTS
+
+
 def count_slots(save_dir: Path, machine: Machine | None = None) -> int:
     """Return how many runs may train at the same time: what the user has set, else one for each GPU, else one.
 
-    machine: None takes what is known of this one.
+    machine: None takes what is known of this one. On a cluster the number is part of its setting.
     """
+    if (cluster := read_cluster(save_dir)) is not None:
+        return cluster.slots
     wanted = _read_wanted_slots(save_dir)
     if wanted == 1:
         return 1
@@ -98,6 +106,9 @@ def count_slots(save_dir: Path, machine: Machine | None = None) -> int:
 
 def save_slot_count(save_dir: Path, count: int) -> None:
     """Let `count` runs train at the same time, from the next start of a run on. Raises RunError."""
+    if (cluster := read_cluster(save_dir)) is not None:
+        save_cluster_slots(save_dir, cluster, count)
+        return
     machine = read_known_machine(save_dir)
     most = most_slots(machine)
     if not 1 <= count <= most:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -81,14 +82,15 @@ CommandBuilder = Callable[[RunDir, Config], list[str]]
 TRAINING_MODULE, LAUNCH_OPTION = "toolkit.worker.train", "--launch"
 
 
-def worker_command(run: RunDir, config: Config) -> list[str]:
+def worker_command(run: RunDir, config: Config, probed: Path | None = None) -> list[str]:
     """Return the argument list of the worker, or of the launcher of several, whose settings it writes into the run.
 
-    Raises RunError when the probe of this machine fails.
+    probed: the folder that keeps what is known of this machine, if it is not the run's save_dir. Raises RunError when
+    the probe of this machine fails.
     """
     if not config.accelerate:
         return [sys.executable, "-m", TRAINING_MODULE, run.id]
-    durable_write(run.accelerate_path, accelerate_yaml(config, probe_machine(run.save_dir)))
+    durable_write(run.accelerate_path, accelerate_yaml(config, probe_machine(probed or run.save_dir)))
     return [sys.executable, "-m", TRAINING_MODULE, run.id, LAUNCH_OPTION]
 
 
@@ -100,16 +102,19 @@ def worker_environment(run: RunDir, config: Config, attempt: int, share: SlotSha
     processes = process_count(config, None) if config.accelerate else 1
     hub = model_kind(config) == "hub"
     libraries = library_environment(hub=hub, processes=share.processes_on_machine(processes))
-    threads = _earlier_threads(run) if attempt > 1 else None
+    threads = earlier_threads(run) if attempt > 1 else None
     # bit-identical resume needs the same number, even if the number of slots has changed since
     kept = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
     return {**libraries, **kept, **share.environment(), "FTK_SAVE_DIR": str(run.save_dir), "FTK_ATTEMPT": str(attempt)}
 
 
-def _earlier_threads(run: RunDir) -> int | None:
-    """Return the threads that the run has trained with so far: with another number a sum may differ in its last bit."""
+def earlier_threads(run: RunDir, most: int | None = None) -> int | None:
+    """Return the threads that the run has trained with so far: with another number a sum may differ in its last bit.
+
+    most: None takes the cores of this machine. Beyond it, the number can't be kept.
+    """
     threads = read_event_facts(run.events_path).plan.get("threads")
-    return threads if isinstance(threads, int) and 1 <= threads <= usable_cores() else None
+    return threads if isinstance(threads, int) and 1 <= threads <= (most or usable_cores()) else None
 
 
 def spawn_training_worker(

@@ -2,6 +2,7 @@
 
 A probe in its own process finds out once, because it imports torch, which takes seconds. The result is kept in
 save_dir/machine.json with a key (boot id, torch version, visible GPUs); it is probed again when the key changes.
+Where the runs train on a cluster, its largest node is taken for the machine.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ PROBE_TIMEOUT_SECONDS = 180
 FastProbe = Callable[[], bytes]
 """Returns the probe's output from a process that has already imported torch; b"" when there is none."""
 logger = logging.getLogger(__name__)
+_CLUSTER_KEY = ["cluster"]
+"""The key of a cluster's node, whatever happens to this machine."""
 _PROBE_LOCK = threading.Lock()
 
 
@@ -91,10 +94,7 @@ def probe_machine(save_dir: Path, fast_probe: FastProbe | None = None) -> Machin
             return known
         found = _run_probe(fast_probe)
         save_dir.mkdir(parents=True, exist_ok=True)
-        durable_write(
-            _machine_path(save_dir),
-            json.dumps({"schema": 1, "key": _machine_key(), "machine": asdict(found)}, indent=1),
-        )
+        _write_machine(save_dir, found, _machine_key())
         return found
 
 
@@ -102,9 +102,25 @@ def read_known_machine(save_dir: Path) -> Machine | None:
     """Return the result of the last probe; None when there is none or its key has changed. Never waits."""
     try:
         body = read_foreign_json(_machine_path(save_dir))
-        return _MACHINE.validate_python(body["machine"]) if body["key"] == _machine_key() else None
+        is_valid = body["key"] in (_machine_key(), _CLUSTER_KEY)
+        return _MACHINE.validate_python(body["machine"]) if is_valid else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def save_cluster_machine(save_dir: Path, probed: bytes | None) -> None:
+    """Take a cluster's node for the machine of this folder, or forget it. probed: what the node's probe printed.
+
+    Raises ValueError or OSError.
+    """
+    if probed is None:
+        body = read_foreign_json(_machine_path(save_dir)) if _machine_path(save_dir).is_file() else {}
+        if body.get("key") == _CLUSTER_KEY:
+            _machine_path(save_dir).unlink(missing_ok=True)
+        return
+    machine = _MACHINE.validate_python(parse_foreign_json(probed.splitlines()[-1]))
+    save_dir.mkdir(parents=True, exist_ok=True)
+    _write_machine(save_dir, machine, _CLUSTER_KEY)
 
 
 def probe_machine_in_background(save_dir: Path, fast_probe: FastProbe | None = None) -> None:
@@ -150,6 +166,11 @@ def _run_probe(fast_probe: FastProbe | None) -> Machine:
 
 def _machine_path(save_dir: Path) -> Path:
     return save_dir / "machine.json"
+
+
+def _write_machine(save_dir: Path, machine: Machine, key: list[str]) -> None:
+    body = {"schema": 1, "key": key, "machine": asdict(machine)}
+    durable_write(_machine_path(save_dir), json.dumps(body, indent=1))
 
 
 def _machine_key() -> list[str]:

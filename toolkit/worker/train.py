@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from toolkit.cluster.lease import check_lease, is_on_cluster, wait_for_earlier_attempts
 from toolkit.errors import RunError, ToolkitError
 from toolkit.lifecycle.memory_autopilot import is_autopilot_on
 from toolkit.lifecycle.resume_policy import close_attempt
@@ -35,6 +36,7 @@ from toolkit.system.durable import durable_write
 from toolkit.system.locks import WorkerLock
 from toolkit.system.private_files import restrict_new_files
 from toolkit.worker.process import libraries
+from toolkit.worker.process.limits import end_with_parent
 from toolkit.worker.process.stop import StopRequested, StopSignal
 from toolkit.worker.process.team import RunProcesses, read_run_processes
 
@@ -68,7 +70,11 @@ def main(run_id: str, refused: ToolkitError | None = None) -> int:
     stop = StopSignal(run.stop_path).listen()
     if not team.is_main_process:
         return _run_other_process(run, stop, attempt, team)
+    if is_on_cluster():  # the worker process that gave this one to the cluster holds the lock
+        with EventWriter(run.events_path, attempt, lambda: check_lease(run.path, attempt)) as events:
+            return _run_main_process(run, stop, events, team, refused)
     with WorkerLock(run.lock_path, attempt, run.id), EventWriter(run.events_path, attempt) as events:
+        wait_for_earlier_attempts(run.path, attempt)
         return _run_main_process(run, stop, events, team, refused)
 
 
@@ -214,6 +220,8 @@ if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[2:] not in ([], [LAUNCH_OPTION]):
         usage = f"usage: python -m toolkit.worker.train RUN [{LAUNCH_OPTION}]"
         raise SystemExit(f"{usage} (FTK_SAVE_DIR names the folder of its runs)")
+    if is_on_cluster():
+        end_with_parent()  # the guard of the node, or the launcher that is its child
     try:
         raise SystemExit((launch if sys.argv[2:] else main)(sys.argv[1]))
     except RunError as error:

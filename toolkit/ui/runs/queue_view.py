@@ -6,11 +6,12 @@ from pathlib import Path
 
 import streamlit as st
 
+from toolkit.cluster.setting import read_cluster
 from toolkit.lifecycle.claims import read_claim
 from toolkit.lifecycle.queue import QueueMove, list_queued_runs, move_queued_run
 from toolkit.lifecycle.slots import explain_wait, list_slot_holders
 from toolkit.runs.run_dir import RunDir, is_run_approved, request_run_stop
-from toolkit.runs.slots import count_slots, most_slots, save_slot_count
+from toolkit.runs.slots import count_slots, save_slot_count, slot_limit
 from toolkit.system.machine import read_known_machine
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text
@@ -41,11 +42,13 @@ def _draw_slot_count() -> None:
     """Draw the number of runs that train at the same time; nothing on a machine that can train only one."""
     save_dir = workspace.current_save_dir()
     machine = read_known_machine(save_dir)
-    count, most = count_slots(save_dir, machine), most_slots(machine)
+    count, most = count_slots(save_dir, machine), slot_limit(save_dir, machine)
     if most == 1:
         return
     shared = (
-        "Each run gets a GPU of its own; one that needs several waits for them."
+        "Ray gives each run its node. What does not fit waits for one."
+        if read_cluster(save_dir) is not None
+        else "Each run gets a GPU of its own; one that needs several waits for them."
         if machine is not None and machine.gpus
         else "The runs share the cores. A run that is training keeps its threads. While memory is short, none starts."
     )

@@ -30,6 +30,11 @@ class StopSignal:
         return self._signalled or self._path.exists()
 
     @property
+    def was_signalled(self) -> bool:
+        """Whether a signal asked for it."""
+        return self._signalled
+
+    @property
     def wants_pause(self) -> bool:
         """Whether the run is to be paused, so that it can be resumed later, rather than stopped."""
         try:
