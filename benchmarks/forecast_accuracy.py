@@ -30,12 +30,12 @@ import psutil
 
 from benchmarks import forecast_grid as grid
 from benchmarks.forecast_grid import Case
+from tests.fakes.standby import standby_of
 from toolkit.data.storage.open_table import open_table
 from toolkit.forecast.forecast import Forecast, apply_correction, forecast_run
 from toolkit.forecast.history import compare_with_prediction, median_correction
 from toolkit.forecast.run_measurements import RunMeasurements, read_first_and_last_events, read_run_measurements
 from toolkit.forecast.scene import NoForecast, scene_for
-from toolkit.lifecycle.launcher import ForkLauncher
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.run_dir import create_run
 from toolkit.system.machine import probe_machine
@@ -57,8 +57,7 @@ def measure(case: Case, folder: Path, supervisor: Supervisor) -> Row:
     """One real run: what its events say it took, and the machine's load meanwhile."""
     config = grid.config_of(case, folder, folder / "save")
     run = create_run(config, open_table(config.data, folder / "save"))
-    if isinstance(supervisor.launcher, ForkLauncher):
-        spare = supervisor.launcher.spare
+    if (spare := standby_of(supervisor)) is not None:
         spare._not_before = 0.0
         while spare.ready_server() is None:
             spare.maintain()

@@ -25,9 +25,9 @@ import psutil
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser.server import CHROMIUM, FLAGS, start_server, stop_everything
+from tests.fakes.standby import standby_of
 from toolkit.config import Config
 from toolkit.data.storage.open_table import open_table
-from toolkit.lifecycle.launcher import ForkLauncher
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.run_dir import RunDir, create_run
 from toolkit.services.spare_process import SpareProcess
@@ -124,8 +124,8 @@ def cold_and_warm(rounds: int) -> dict[str, Any]:
     config = Config(save_dir=str(folder))
     table = open_table(config.data, folder)
     supervisor = Supervisor(folder)
-    assert isinstance(supervisor.launcher, ForkLauncher), "FTK_SPARE=0 switches the spare off"
-    spare = supervisor.launcher.spare
+    spare = standby_of(supervisor)
+    assert spare is not None, "FTK_SPARE=0 switches the spare off"
     spare._not_before = time.monotonic() + NEVER
     supervisor.start()
     cold, warm, next_one, hashes, held = [], [], [], set(), {}

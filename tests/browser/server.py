@@ -124,7 +124,9 @@ class Window:
 def open_window(playwright: Playwright, url: str) -> Window:
     before = {process.pid for process in _browsers()}
     browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-    (own,) = [process.pid for process in _browsers() if process.pid not in before]
+    started = [process for process in _browsers() if process.pid not in before]
+    # a fork of the first one has its command line until it becomes a helper
+    own = min(started, key=lambda process: (process.create_time(), process.pid)).pid
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(60_000)
     page.goto(url)

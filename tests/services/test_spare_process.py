@@ -15,9 +15,9 @@ from typing import Any, cast
 import psutil
 import pytest
 
+from tests.fakes.standby import standby_of
 from toolkit.config import Config
 from toolkit.data.storage.open_table import open_table
-from toolkit.lifecycle.launcher import ForkLauncher
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.run_dir import RunDir, create_run
 from toolkit.runs.status import read_run_status
@@ -186,8 +186,8 @@ def kinds(run: RunDir) -> list[str]:
 def test_the_first_run_uses_the_imports_in_progress(tmp_path: Path, tiny_model: Path, supervisor: Supervisor) -> None:
     run, _ = queue(tmp_path, tiny_model)
     supervisor.check_now()
-    assert isinstance(supervisor.launcher, ForkLauncher)
-    spare = supervisor.launcher.spare
+    spare = standby_of(supervisor)
+    assert spare is not None
     wait_for(lambda: module.read_import_progress(tmp_path).done > 0)
     assert read_run_status(run).state == "queued"
     assert not is_lock_held(run.slot_path), "another supervisor may start the run"
@@ -203,8 +203,8 @@ def test_the_first_run_uses_the_imports_in_progress(tmp_path: Path, tiny_model: 
 def test_a_late_answer_starts_no_second_worker(
     tmp_path: Path, tiny_model: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert isinstance(supervisor.launcher, ForkLauncher)
-    spare = supervisor.launcher.spare
+    spare = standby_of(supervisor)
+    assert spare is not None
     wait_for(spare.ready_server)
     server = spare.ready_server()
     assert server is not None
@@ -257,8 +257,8 @@ def test_a_question_is_answered_although_processes_are_killed(
     column = table.columns[0]
     data = {"prompt": f"{{{column}}}", "prompt_stub": f"{{{column}}}"}
     body = {"config": {"data": data, "model": {"hf_model_ckpt": str(tiny_model)}}, "table": str(table.path)}
-    assert isinstance(supervisor.launcher, ForkLauncher)
-    spare = supervisor.launcher.spare
+    spare = standby_of(supervisor)
+    assert spare is not None
 
     def kill_server() -> None:
         os.kill(pid_of(spare), signal.SIGKILL)
