@@ -75,7 +75,8 @@ def decide_in_scene(config: Config, scene: Scene, machine: Machine | None, save_
     if problem is not None:
         return _with_reason(whole, "Not sharded", problem.message.removesuffix("."))
     if not scene.place.cuda or _fit(whole) != "too large":
-        why = "the whole model fits into each GPU" if scene.place.cuda else "loading takes as much memory as without it"
+        on_cpu = "on a CPU, each process loads the whole model anyway"
+        why = "the whole model fits into each GPU" if scene.place.cuda else on_cpu
         return _with_reason(whole, "Not sharded", why)
     sharded = _decide_the_rest(config.model_copy(update={"shard_model": True}), scene, machine, save_dir)
     needs, held = (found.memory_bytes / 2**30 for found in (whole, sharded))
