@@ -158,8 +158,8 @@ def adapter_bytes(run: RunDir) -> bytes:
     return (run.adapter_dir / "adapter_model.safetensors").read_bytes()
 
 
-def test_two_processes_resume_bit_for_bit(whole: RunDir, tiny_model: Path, save_dir: Path) -> None:
-    run = make(save_dir, tiny_model, **LONG)
+def kill_and_resume(run: RunDir) -> None:
+    """Kill a process of the run after a checkpoint, and train the run to its end from there."""
     launcher = launch(run)
     wait_for_checkpoint((run, launcher))
     os.kill(events_of(run, "started")[0]["pid"], signal.SIGKILL)
@@ -167,22 +167,20 @@ def test_two_processes_resume_bit_for_bit(whole: RunDir, tiny_model: Path, save_
     again = start_worker(run, worker_command(run, read_run_config(run)), FTK_ATTEMPT="2")
     assert again.wait(240) == 0, run.log_path.read_text()[-3000:]
     assert events_of(run, "resumed")[0]["step"] >= 2
+    assert all(event["exact"] for event in events_of(run, "verified"))
+
+
+def test_two_processes_resume_bit_for_bit(whole: RunDir, tiny_model: Path, save_dir: Path) -> None:
+    run = make(save_dir, tiny_model, **LONG)
+    kill_and_resume(run)
     names = {path.name for path in (run.checkpoints_dir / "step-000030").iterdir()}
     assert {"rank-0.safetensors", "rank-1.safetensors", "rank-0.json", "rank-1.json"} <= names
     assert adapter_bytes(run) == adapter_bytes(whole)
-    assert all(event["exact"] for event in events_of(run, "verified"))
 
 
 def test_a_sharded_model_trains_the_same_and_resumes(whole: RunDir, tiny_model: Path, save_dir: Path) -> None:
     run = make(save_dir, tiny_model, {"shard_model": True}, **LONG)
-    launcher = launch(run)
-    wait_for_checkpoint((run, launcher))
-    os.kill(events_of(run, "started")[0]["pid"], signal.SIGKILL)
-    assert launcher.wait(60) != 0
-    again = start_worker(run, worker_command(run, read_run_config(run)), FTK_ATTEMPT="2")
-    assert again.wait(240) == 0, run.log_path.read_text()[-3000:]
-    assert events_of(run, "resumed")[0]["step"] >= 2
-    assert all(event["exact"] for event in events_of(run, "verified"))
+    kill_and_resume(run)
     plan = events_of(run, "plan")[-1]
     frozen = plan["total_parameters"] - plan["trainable_parameters"]
     assert plan["held_parameters"] == plan["trainable_parameters"] + frozen / 2, "each process holds half of the base"

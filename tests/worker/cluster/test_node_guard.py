@@ -36,17 +36,16 @@ def run(save_dir: Path) -> RunDir:
     return create_run(Config.model_validate(draft(save_dir, Path("bundled:demo-model"))), None)
 
 
+def launch_guard(run: RunDir, **variables: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "FTK_SAVE_DIR": str(run.save_dir), **variables}
+    command, pipe = [sys.executable, "-c", GUARD, run.id], subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe)
+
+
 @contextmanager
 def start_guard(run: RunDir, lease_seconds: int) -> Iterator[subprocess.Popen[bytes]]:
     """lease_seconds: short only where its end is what is tested; a slow machine must not lose another one."""
-    variables = {"FTK_SAVE_DIR": str(run.save_dir), "FTK_ATTEMPT": "1", "FTK_NODE": "node-7"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", GUARD, run.id],
-        cwd=ROOT,
-        env={**os.environ, **variables, "FTK_CLUSTER_LEASE": str(lease_seconds)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
+    process = launch_guard(run, FTK_ATTEMPT="1", FTK_NODE="node-7", FTK_CLUSTER_LEASE=str(lease_seconds))
     try:
         yield process
     finally:
@@ -129,15 +128,8 @@ def test_an_old_lease_starts_nothing(run: RunDir) -> None:
 
 
 def test_a_node_with_another_key_is_refused(run: RunDir, tmp_path: Path) -> None:
-    variables = {"FTK_SAVE_DIR": str(run.save_dir), "FTK_STATE_DIR": str(tmp_path / "another")}
     for folder, words in ((run.save_dir, "has another key"), (tmp_path / "gone", "does not have the folder")):
-        done = subprocess.run(
-            [sys.executable, "-c", GUARD, run.id],
-            cwd=ROOT,
-            env={**os.environ, **variables, "FTK_SAVE_DIR": str(folder)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            timeout=120,
-        )
-        report = NodeReport(**json.loads(done.stdout.splitlines()[-1]))
+        guard = launch_guard(run, FTK_STATE_DIR=str(tmp_path / "another"), FTK_SAVE_DIR=str(folder))
+        printed, _ = guard.communicate(timeout=120)
+        report = NodeReport(**json.loads(printed.splitlines()[-1]))
         assert report.reason == "node_refused" and words in report.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from collections.abc import Iterator, Mapping
@@ -133,6 +134,7 @@ def load_whole_model(
     """
     if not session.team.is_main_process:
         sharded.to_empty(device="meta")
+    gc.collect()  # the trainer, which holds the optimizer, refers to itself
     torch.cuda.empty_cache()
     torch.distributed.barrier()
     if not session.team.is_main_process:
