@@ -222,6 +222,7 @@ def test_the_next_attempt_waits_for_the_report_or_the_end_of_the_lease(
         (NodeReport(1, code=-9, oom=True), 137, "out_of_memory"),
         (NodeReport(1, code=-11, oom=False), 139, "native_crash"),
         (NodeReport(1, reason="node_lost", message="It was lost.", outside=True), 1, "node_lost"),
+        (NodeReport(1, reason="node_lost", message="It was lost.", outside=True), -9, "killed"),  # here, so lost there
         (None, 1, "node_lost"),  # Ray ends a process that has lost its cluster
         (None, -9, "killed"),
     ],

@@ -114,6 +114,8 @@ def explain_run_death(
     claim = read_claim(run, attempt)
     tail = read_log_tail(run, start=claim.log_bytes if claim else 0)
     report = read_report(run.path, attempt)
+    if report is not None and report.reason == NODE_LOST and (returncode or 0) < 0:
+        report = None  # the worker here was killed: that the node lost its connection is the consequence
     lease = read_lease(run.path)
     if report is None and lease is not None and lease.attempt == attempt and (returncode or 0) > 0:
         report = NodeReport(attempt, reason=NODE_LOST, message=CLUSTER_LOST, hint=START_AGAIN, outside=True)
