@@ -76,6 +76,7 @@ class Supervisor:
         self._ended_runs: dict[str, tuple[int, ...]] = {}
         self._dead_since: dict[str, float] = {}
         self._paused_until: dict[str, float] = {}
+        self._warned_of: dict[str, str] = {}
         self._waiting_for_spare, self._run_has_ended = False, False
         self._on_run_end = on_run_end
         self._stop_requested, self._wake = threading.Event(), threading.Event()
@@ -183,15 +184,24 @@ class Supervisor:
     def _call_safely(self, run: RunDir | None, act: Callable[..., object], *args: Any) -> bool:
         """Call `act`, and return whether it returned True.
 
-        An exception is logged, and the run that it concerns is paused, so that the other runs are not affected.
+        An exception is logged, and the run that it concerns is paused, so that the other runs are not affected. A file
+        that can't be read or written is no fault of the program: it is named once, in one line.
         """
         try:
             return bool(act(*args))
+        except (ToolkitError, OSError) as error:
+            self._warn_once(run, str(error))
         except Exception:
             logger.exception("supervising %s", run.id if run else self.save_dir)
-            if run is not None:
-                self._paused_until[run.id] = time.monotonic() + FAILED_START_PAUSE_SECONDS
-            return False
+        if run is not None:
+            self._paused_until[run.id] = time.monotonic() + FAILED_START_PAUSE_SECONDS
+        return False
+
+    def _warn_once(self, run: RunDir | None, text: str) -> None:
+        name = run.id if run else str(self.save_dir)
+        if self._warned_of.get(name) != text:
+            self._warned_of[name] = text
+            logger.warning("Supervising %s: %s", name, text)
 
     def _open_runs(self) -> list[RunDir]:
         """Return the runs that may still change, oldest first."""
@@ -296,7 +306,8 @@ class Supervisor:
         except ToolkitError as error:
             close_unstarted_attempt(run, Explanation("bad_settings", error.message, error.hint))
         except Exception as error:
-            logger.exception("starting %s", run.id)
+            if not isinstance(error, OSError):  # a program or file that can't be used: the run's end names it
+                logger.exception("starting %s", run.id)
             close_unstarted_attempt(run, explain_exception(type(error).__name__, str(error)))
         else:
             self._children[run.id] = ChildWorker(run, worker, slots)

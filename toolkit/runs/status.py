@@ -216,6 +216,6 @@ def ended_run_fingerprint(run: RunDir) -> tuple[int, ...]:
     """Return a value that changes whenever anything about an ended run does."""
     try:
         size = stamp_file(f"{run.path}/events.jsonl")[1]
-    except FileNotFoundError:  # not started yet, or deleted a moment ago
+    except OSError:  # not started yet, deleted a moment ago, or not readable, which reading the status explains
         size = -1
     return size, int(is_there(f"{run.path}/stop"))

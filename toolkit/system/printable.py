@@ -27,7 +27,8 @@ def clean_terminal_text(text: str) -> str:
 
 class _PlainFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return clean_terminal_text(super().formatMessage(record))
+        # indented: a quoted text with a line break must not look like a line of its own
+        return clean_terminal_text(super().formatMessage(record)).replace("\n", "\n    ")
 
     def formatException(self, ei: Any) -> str:
         return clean_terminal_text(super().formatException(ei))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.run_fixtures import queue
+from tests.fakes.run_fixtures import queue, wait_for
 from toolkit.cli.progress import format_run_row
 from toolkit.errors import ToolkitError
 from toolkit.evaluation.evaluation_dir import (
@@ -32,10 +33,12 @@ from toolkit.export.hub_push import read_hub_state, read_push_request
 from toolkit.export.prompt_contract import read_reference_contract
 from toolkit.forecast.run_measurements import read_first_and_last_events
 from toolkit.lifecycle.claims import read_claim, read_log_tail
+from toolkit.lifecycle.launcher import LocalLauncher
 from toolkit.lifecycle.memory_autopilot import is_autopilot_on
 from toolkit.lifecycle.queue import list_queued_runs
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.event_facts import read_run_curves
+from toolkit.runs.events import EventWriter
 from toolkit.runs.run_dir import RunDir, find_run_holder, list_runs, read_run_config, read_run_meta
 from toolkit.runs.status import RunStatus, read_run_status, read_run_statuses
 from toolkit.services.engine_process import find_engine
@@ -143,6 +146,22 @@ def check(run: RunDir) -> None:
     for error in read_everything(run):
         assert error.message
     assert time.monotonic() - began < 5
+    assert not supervise_twice(run.save_dir), "a traceback is logged"
+
+
+def supervise_twice(save_dir: Path) -> list[logging.LogRecord]:
+    """Let a supervisor look twice at a folder whose runs can't start; return what it logs with a traceback."""
+    found: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = found.append  # type: ignore[method-assign]
+    logging.getLogger("toolkit").addHandler(handler)
+    supervisor = Supervisor(save_dir, launcher=LocalLauncher(lambda run, config: ["/nonexistent/python"]))
+    try:
+        supervisor.tick()
+        supervisor.tick()
+    finally:
+        logging.getLogger("toolkit").removeHandler(handler)
+    return [record for record in found if record.exc_info]
 
 
 @pytest.mark.parametrize("content", (*DEEP, b"", b"\xff\xfe", b"[1e999]", *map(json.dumps, ODD)), ids=lambda c: c[:8])
@@ -214,3 +233,24 @@ def test_a_broken_run_is_named_and_the_others_are_not_affected(save_dir: Path, s
     assert [run for run, _ in read_run_statuses(list_runs(save_dir))] == [good]
     supervisor.tick()
     assert read_run_status(good).state in ("starting", "running", "finished")
+
+
+def test_a_run_without_its_run_json_is_named_once(save_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    broken = queue(save_dir)
+    broken.meta_path.unlink()
+    assert not supervise_twice(save_dir)
+    said = [record.getMessage() for record in caplog.records if broken.id in record.getMessage()]
+    assert len(said) == 1
+    assert "run.json" in said[0]
+
+
+def test_an_ended_run_whose_log_became_unreadable_does_not_stop_the_others(
+    save_dir: Path, supervisor: Supervisor
+) -> None:
+    ended, good = queue(save_dir, steps=1), queue(save_dir, steps=1)
+    with EventWriter(ended.events_path) as events:
+        events.append("finished", step=1)
+    supervisor.tick()
+    ended.events_path.unlink()
+    ended.events_path.symlink_to("events.jsonl")  # to itself: even its size can't be read
+    assert wait_for(good, lambda status: status.explained, supervisor).state == "finished"

@@ -59,8 +59,8 @@ def start_supervision() -> None:
             folders = [workspace.resolve_save_dir(workspace_file.load_workspace()[0])]
         for folder in folders:
             page.get_supervisor(str(folder))
-    except (OSError, SignInError):
-        logger.exception("could not start supervision: runs are not supervised until a page is opened")
+    except (OSError, SignInError) as error:
+        logger.warning("Supervision could not start: runs are not supervised until a page is opened. %s", error)
 
 
 def import_pages_ahead() -> threading.Thread:
