@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.system.foreign_files import MAX_JSON_DEPTH, parse_foreign_json, read_foreign_file, read_foreign_json
+from toolkit.system.foreign_files import (
+    MAX_JSON_DEPTH,
+    MAX_LARGE_JSON_PARTS,
+    parse_foreign_json,
+    read_foreign_file,
+    read_foreign_json,
+)
 
 REFUSED = (
     "[" * 100_000, '{"a":' * 100_000, "[" * 65 + "]" * 65, '{"a":' * 65 + "1" + "}" * 65, "NaN", "[Infinity]",
@@ -46,6 +52,14 @@ def test_usual_json_is_read(value: object) -> None:
         text = json.dumps(value, ensure_ascii=ascii_only)
         assert parse_foreign_json(text) == value
         assert parse_foreign_json(text.encode()) == value
+
+
+def test_too_many_values_are_counted_before_anything_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.json").write_bytes(b"[" + b"[]," * 500_000 + b"[]]")
+    assert len(read_foreign_json(tmp_path / "a.json", parts=MAX_LARGE_JSON_PARTS)) == 500_001
+    monkeypatch.setattr(json, "loads", lambda *_, **__: pytest.fail("it was parsed"))
+    with pytest.raises(ValueError, match="more than 200,000 values"):
+        read_foreign_json(tmp_path / "a.json")
 
 
 def test_the_deepest_nesting_that_is_read() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from toolkit.data.chat_repairs import ChatRepair
 from toolkit.data.table import RowNumbers
 from toolkit.errors import DataError
-from toolkit.system.foreign_files import read_foreign_json
+from toolkit.system.foreign_files import MAX_LARGE_JSON_PARTS, read_foreign_json
 
 FindingSeverity = Literal["serious", "warning", "note"]
 FINDING_SEVERITIES: tuple[FindingSeverity, ...] = ("serious", "warning", "note")
@@ -103,7 +103,7 @@ def write_findings_report(report: FindingsReport, folder: Path) -> None:
 def read_findings_report(folder: Path) -> FindingsReport:
     """Read a report. Raises DataError when the folder has no complete report."""
     try:
-        content = read_foreign_json(folder / FINDINGS_REPORT_FILE)
+        content = read_foreign_json(folder / FINDINGS_REPORT_FILE, parts=MAX_LARGE_JSON_PARTS)
         found = [_read_finding(entry, folder, at) for at, entry in enumerate(content["findings"])]
         report = FindingsReport(tuple(found), tuple(content["notes"]), tuple(content["checked"]))
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -27,7 +27,7 @@ from toolkit.runs.run_dir import RunDir
 from toolkit.runs.run_sources import link_or_copy_file
 from toolkit.system.background_job import JobFiles, is_job_running
 from toolkit.system.durable import durable_write, fsync_dir, remove_tree, scratch_dir
-from toolkit.system.foreign_files import read_foreign_json
+from toolkit.system.foreign_files import MAX_LARGE_JSON_PARTS, read_foreign_json
 from toolkit.system.ids import is_valid_id, make_timed_id
 from toolkit.system.locks import is_lock_held
 
@@ -229,7 +229,7 @@ def delete_evaluation(evaluation: Evaluation) -> None:
 
 def _read_json(path: Path) -> Any:
     try:
-        return read_foreign_json(path)
+        return read_foreign_json(path, parts=MAX_LARGE_JSON_PARTS)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} can't be read: {error}.", "Start a new evaluation.") from error
 

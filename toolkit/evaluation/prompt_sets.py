@@ -18,7 +18,7 @@ from toolkit.data.examples.templates import Renderer, make_renderer
 from toolkit.data.table import Table, TableRow
 from toolkit.errors import DataError
 from toolkit.system.durable import durable_write
-from toolkit.system.foreign_files import read_foreign_json
+from toolkit.system.foreign_files import MAX_LARGE_JSON_PARTS, read_foreign_json
 from toolkit.system.ids import is_valid_id, make_timed_id
 
 MAX_SET_PROMPTS = 2_000  # more are a data set: evaluate a file then
@@ -113,7 +113,7 @@ def list_prompt_sets(save_dir: Path) -> list[PromptSet]:
     sets = []
     for path in sorted(prompt_sets_dir(save_dir).glob("*.json")):
         try:
-            sets.append(PromptSet.model_validate(read_foreign_json(path)))
+            sets.append(PromptSet.model_validate(read_foreign_json(path, parts=MAX_LARGE_JSON_PARTS)))
         except (OSError, ValueError):
             continue  # damaged, or written by a newer version: the other sets are still useful
     return sorted(sets, key=lambda prompt_set: prompt_set.name.casefold())

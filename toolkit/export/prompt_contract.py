@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from toolkit.config import Config
 from toolkit.errors import RunError
 from toolkit.runs.run_dir import RunDir
-from toolkit.system.foreign_files import read_foreign_json
+from toolkit.system.foreign_files import MAX_LARGE_JSON_PARTS, read_foreign_json
 
 CONTRACT_FILE = "contract.json"
 CONTRACT_SCHEMA = 1
@@ -138,7 +138,7 @@ def read_contract(folder: Path) -> PromptContract:
     """Return the contract in `folder`. Raises RunError: missing, damaged, or written by a newer version."""
     path = folder / CONTRACT_FILE
     try:
-        body = read_foreign_json(path, MAX_CONTRACT_BYTES)
+        body = read_foreign_json(path, MAX_CONTRACT_BYTES, parts=MAX_LARGE_JSON_PARTS)
         if int(body["schema"]) > CONTRACT_SCHEMA:
             raise RunError(f"{path} was written by a newer version of the toolkit.", "Update the toolkit to use it.")
         return PromptContract.model_validate(body)

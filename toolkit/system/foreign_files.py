@@ -20,8 +20,10 @@ from pydantic import ValidationError
 
 MAX_JSON_BYTES = 64 * 2**20
 MAX_JSON_DEPTH = 64
-MAX_JSON_PARTS = 4_000_000
+MAX_JSON_PARTS = 200_000
 """Commas and brackets, those in texts included: an empty list takes 2 bytes in a file and 60 in memory."""
+MAX_LARGE_JSON_PARTS = 4_000_000
+"""For files that hold something for each row of a dataset or each word of a model."""
 MAX_JSON_INTEGER = 2**63 - 1
 NO_LENGTH_LIMIT = int(1e30)
 """transformers writes it as the longest text of nearly every tokenizer, which has no limit of its own."""
@@ -62,16 +64,19 @@ def describe_read_error(error: Exception) -> str:
     return text.strip().splitlines()[0][:300].rstrip(".")
 
 
-def read_foreign_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
+def read_foreign_json(path: Path, limit: int = MAX_JSON_BYTES, parts: int = MAX_JSON_PARTS) -> Any:
     """Return the value of a JSON file. Raises OSError, or ValueError for what `parse_foreign_json` refuses."""
-    return parse_foreign_json(read_foreign_file(path, limit))
+    return parse_foreign_json(read_foreign_file(path, limit), parts)
 
 
-def parse_foreign_json(text: bytes | str) -> Any:
-    """Return the value of a JSON text. Raises ValueError, also for deep nesting, odd numbers and half characters."""
+def parse_foreign_json(text: bytes | str, parts: int = MAX_LARGE_JSON_PARTS) -> Any:
+    """Return the value of a JSON text. Raises ValueError, also for deep nesting, odd numbers and half characters.
+
+    parts: commas and brackets that it may have; they are counted before anything is parsed.
+    """
     raw = text.encode(errors="surrogatepass") if isinstance(text, str) else text
-    if sum(map(raw.count, (b",", b"[", b"{"))) > MAX_JSON_PARTS:
-        raise ValueError(f"it has more than {MAX_JSON_PARTS:,} values")
+    if sum(map(raw.count, (b",", b"[", b"{"))) > parts:
+        raise ValueError(f"it has more than {parts:,} values")
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError as error:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from toolkit.errors import RunError
 from toolkit.system.durable import durable_write
-from toolkit.system.foreign_files import read_foreign_json
+from toolkit.system.foreign_files import MAX_LARGE_JSON_PARTS, read_foreign_json
 
 RESULTS_SCHEMA_VERSION = 1
 Verdict = Literal["better", "worse", "noise", "differs"]
@@ -170,7 +170,7 @@ def write_evaluation_results(path: Path, results: EvaluationResults) -> None:
 def read_evaluation_results(path: Path) -> EvaluationResults | None:
     """Return the figures, None when there are none yet. Raises RunError: damaged, or of a newer version."""
     try:
-        raw = read_foreign_json(path)
+        raw = read_foreign_json(path, parts=MAX_LARGE_JSON_PARTS)
         if int(raw["schema_version"]) > RESULTS_SCHEMA_VERSION:
             raise RunError(
                 "The results were written by a newer version of the toolkit.", "Update the toolkit to see them."

@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
 
 from toolkit.config import BUNDLED, Config
 from toolkit.errors import ToolkitError
-from toolkit.system.foreign_files import read_foreign_json
+from toolkit.system.foreign_files import MAX_LARGE_JSON_PARTS, read_foreign_json
 from toolkit.system.paths import ASSETS
 from toolkit.worker.models.architecture import BAD_MODEL, refuse_other_architectures, refuse_too_many_layers
 
@@ -204,7 +204,7 @@ def _read_json(path: Path) -> Any:
 
 def _parse_json(path: Path) -> Any:
     try:
-        return read_foreign_json(path)
+        return read_foreign_json(path, parts=MAX_LARGE_JSON_PARTS)
     except (ValueError, OSError) as error:
         raise ToolkitError(
             f"{path.name} of the model can't be read: {first_error_line(error)}.", "Download it again.", BAD_MODEL
