@@ -16,8 +16,10 @@ from toolkit.errors import DataError
 ROLES = {
     "system": "system", "developer": "system", "systeminstruction": "system",
     "user": "user", "human": "user", "prompter": "user", "customer": "user",
+    "end-user": "user", "end_user": "user", "enduser": "user", "end user": "user", "visitor": "user", "client": "user",
     "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant",
     "ai": "assistant", "chatbot": "assistant", "agent": "assistant",
+    "support": "assistant", "operator": "assistant", "representative": "assistant",
     "function_call": "assistant", "tool_call": "assistant", "function_calls": "assistant",
     "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool", "tool_response": "tool",
     "function_response": "tool", "tool_result": "tool",
@@ -38,8 +40,8 @@ _TURN_PAIRS = (
 TRAIN_KEYS = ("weight", "train", "loss_mask", "trainable", "loss", "training", "trained", "learn")
 """Keys of a message that say whether it is trained."""
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
-_CALL_KEYS = ("tool_calls", "function_call")
-_KNOWN_KEYS = frozenset((*ROLE_KEYS, *CONTENT_KEYS, *TRAIN_KEYS, *REASONING_KEYS, *_CALL_KEYS, "tool_call_id"))
+CALL_KEYS = ("tool_calls", "function_call")
+_KNOWN_KEYS = frozenset((*ROLE_KEYS, *CONTENT_KEYS, *TRAIN_KEYS, *REASONING_KEYS, *CALL_KEYS, "tool_call_id"))
 _TEXT_TYPES = (None, "text", "input_text", "output_text")
 _REASONING_TYPES = ("thinking", "reasoning")
 _YES, _NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
@@ -93,7 +95,7 @@ def _read_langchain(message: Any) -> Any:
     kind = re.sub("Message(Chunk)?$", "", named) if "Message" in named else message.get("type")
     if not isinstance(kind, str) or kind.casefold() not in ROLES or "content" not in inner:
         return message
-    used = {key: inner[key] for key in ("content", *_CALL_KEYS, "tool_call_id", "name") if key in inner}
+    used = {key: inner[key] for key in ("content", *CALL_KEYS, "tool_call_id", "name") if key in inner}
     return {"role": kind.casefold(), **used}
 
 

@@ -14,6 +14,9 @@ from dataclasses import replace
 from typing import Any
 
 from toolkit.data.chat_messages import (
+    CALL_KEYS,
+    CONTENT_KEYS,
+    REASONING_KEYS,
     TOOLS_ROLE,
     Message,
     expand_pairs,
@@ -44,6 +47,9 @@ TOOL_KEYS = ("tools", "functions")
 """Keys and columns that list the tools available in a conversation."""
 _BLANK_CELLS = frozenset(("", "[]", "{}", "null", "none", "nan", '""'))
 _MARKS = ('"role"', '"from"', '"author"', '"sender"', '"speaker"', '"assistant"', '"human"', '"HumanMessage"')
+_TEXT_KEYS = (*CONTENT_KEYS, *CALL_KEYS, *REASONING_KEYS)
+_TICKET_KEYS = ("body", "message", "msg", "body_text", "bodyText", "plain_body")
+"""Keys of a text in the threads of help desks."""
 _NOT_A_LIST = ("it is not a list of messages.", "Write it as a list of objects with role and content.")
 
 MessageDict = dict[str, Any]
@@ -127,6 +133,8 @@ def is_chat(messages: Any, *, is_named: bool = False) -> bool:
     if not all(isinstance(one, dict) for one in messages):
         return is_named and are_texts_in_turn(messages)
     said = expand_pairs(messages)
+    if not any(key in one for one in said for key in _TEXT_KEYS) and any(key in said[0] for key in _TICKET_KEYS):
+        return False
     if len(said) > len(messages) and not (is_named or any(mark in messages[0] for mark in ("assistant", "Assistant"))):
         return False
     if all("role" in one or "from" in one for one in said):

@@ -55,16 +55,18 @@ def suggest_for_table(table: Table) -> ColumnSuggestion:
         column = found.completion.strip("{}")
         note = f"The prompt is empty: the model learns to write texts like those in '{column}' without any input."
         found = replace(found, notes=(*found.notes, note))
+    pairs = found.candidates or ((found.prompt, found.completion),)
     speakers = [f"'{offer.options.answered_by}'" for offer in table.offers if offer.options.answered_by]
     if speakers and found.kind != "conversations":
         rows = "Each row is a single message, and" if table.offers[-1].options.join_messages else "Each message"
         note = f"{rows} names who wrote it. Choose who answers: {', '.join(speakers)}."
-        pairs = found.candidates or ((found.prompt, found.completion),)
         return ColumnSuggestion("ask", candidates=pairs, notes=(note,))
     threads = next((offer for offer in table.offers if offer.options.join_messages), None)
-    if threads is not None and found.kind == "ask":
+    if threads is not None and (found.kind == "ask" or may_be_messages(found)):
         note = f"Each row is a single message. To train on conversations, choose '{threads.label}'."
-        return replace(found, notes=(note,))
+        return ColumnSuggestion(
+            "ask", candidates=found.candidates or ((found.prompt, found.completion),), notes=(note,)
+        )
     optional = find_optional_columns(found.prompt, found.completion, table)
     unused = describe_unused_columns(table, found.messages) if found.messages else ""
     notes = (*found.notes, *(_optional_note(column, table.missing[column]) for column in optional))

@@ -31,8 +31,9 @@ from toolkit.data.shapes.message_cells import (
     starts_conversation,
 )
 from toolkit.data.shapes.other_conversations import find_other_conversations
-from toolkit.data.shapes.speakers import find_dialogue_column, read_dialogue
 from toolkit.data.table import TableRow
+from toolkit.data.threads.speakers import find_dialogue_column, read_dialogue
+from toolkit.data.threads.ticket_threads import find_ticket_threads
 
 SYSTEM_NAMES = frozenset(
     ("system", "system prompt", "system message", "system instruction", "system content", "systemprompt", "sys prompt")
@@ -252,8 +253,9 @@ def _join_pair(
 def _join_other(
     columns: Sequence[str], filled: Sequence[str], side: _SideColumns, rows: Sequence[TableRow]
 ) -> ConversationJoin | None:
-    """Transcripts and trees of messages, with their system text and tools."""
-    found = find_other_conversations([column for column in filled if column not in side.names], rows)
+    """Transcripts, trees of messages and tickets, with their system text and tools."""
+    parts = [column for column in filled if column not in side.names]
+    found = find_other_conversations(parts, rows) or find_ticket_threads(parts, rows)
     if found is None:
         return None
 

@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 from toolkit.data.conversations import ChatColumns, is_blank_cell
 from toolkit.data.examples.column_names import normalize_column_name
 from toolkit.data.examples.column_suggestion import may_be_messages, suggest_columns
-from toolkit.data.message_threads import ThreadColumns, find_thread_columns, join_threads
 from toolkit.data.progress import DataProgressReporter, ShareReporter
 from toolkit.data.read_options import (
     DEFAULT_READ_OPTIONS,
@@ -33,8 +32,10 @@ from toolkit.data.read_options import (
     shorten_preview,
 )
 from toolkit.data.readers.join_conversations import JOINED_COLUMN, ConversationJoin, JoinedColumn, find_join
-from toolkit.data.shapes.speakers import speaker_offers
 from toolkit.data.table import TableRow, make_table_footer, make_visible
+from toolkit.data.threads.message_threads import join_threads
+from toolkit.data.threads.speakers import speaker_offers
+from toolkit.data.threads.thread_columns import ThreadColumns, find_thread_columns
 from toolkit.errors import DataError
 
 BATCH_ROWS = 16_384

@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from toolkit.data.conversations import is_blank_cell
-from toolkit.data.message_threads import ThreadColumns, join_threads
 from toolkit.data.read_options import Offer, ReadOptions, shorten_preview
 from toolkit.data.table import TableRow
+from toolkit.data.threads.message_threads import join_threads
+from toolkit.data.threads.thread_columns import ThreadColumns
 
 MAX_OFFERED = 4
 """Speakers of whom a user can choose one."""
