@@ -12,8 +12,12 @@ from toolkit.data.table import TableRow
 MIN_CONTEXT_RATIO = 2.0
 """A text next to a question may be its context if it has this many times the words."""
 MAX_LABEL_WORDS = 8.0
-FALSE_VALUES = frozenset({"false", "no", "0", "0.0", "reject", "ignore"})
-_VERDICT_VALUES = FALSE_VALUES | {"true", "yes", "1", "1.0"}
+_BAD_WORDS = frozenset(("thumbs_down", "thumbs down", "down", "downvote", "dislike", "bad", "negative", "-1"))
+_GOOD_WORDS = frozenset(("thumbs_up", "thumbs up", "up", "upvote", "like", "good", "positive", "1"))
+FALSE_VALUES = frozenset({"false", "no", "0", "0.0", "reject", "ignore"}) | _BAD_WORDS
+_VERDICT_VALUES = frozenset({"false", "no", "0", "0.0", "true", "yes", "1", "1.0"})
+_OPINIONS = frozenset(("feedback", "user feedback", "thumbs", "thumb", "reaction", "vote", "rating", "user rating"))
+"""Columns in which people say with a word whether they like an answer."""
 REVIEW_VALUES = frozenset(("accept", "reject", "ignore"))
 """What annotators say about a row in Prodigy's column `answer`: no answer to train on."""
 
@@ -200,7 +204,8 @@ def pick_verdict_column(found: Sequence[NamedColumn]) -> NamedColumn | None:
     for one in found:
         values = one.content.lower_values
         is_verdict = one.name in names.VERDICTS and len(values) == 2 and values <= _VERDICT_VALUES
-        if is_verdict or (one.is_review and len(values) > 1):
+        is_opinion = one.name in _OPINIONS and len(values) == 2 and values <= _GOOD_WORDS | _BAD_WORDS
+        if is_verdict or is_opinion or (one.is_review and len(values) > 1):
             return one
     return None
 

@@ -19,6 +19,7 @@ from toolkit.data.examples.column_names import normalize_column_name
 from toolkit.data.examples.column_suggestion import suggest_columns
 from toolkit.data.examples.prompt_columns import FALSE_VALUES
 from toolkit.data.examples.templates import make_renderer
+from toolkit.data.shapes.compared_answers import find_compared_answers
 from toolkit.data.shapes.message_cells import (
     ends_with_answer,
     find_chosen_message,
@@ -30,7 +31,7 @@ from toolkit.data.shapes.message_cells import (
     read_system_text,
     starts_conversation,
 )
-from toolkit.data.shapes.other_conversations import find_other_conversations
+from toolkit.data.shapes.other_conversations import OtherConversations, find_other_conversations
 from toolkit.data.table import TableRow
 from toolkit.data.threads.speakers import find_dialogue_column, read_dialogue
 from toolkit.data.threads.ticket_threads import find_ticket_threads
@@ -96,11 +97,16 @@ def find_join(
     """
     names = {normalize_column_name(column): column for column in reversed(filled)}
     chats = {name: column for name, column in names.items() if _is_chat_column(column, rows)}
+    is_palm = any('"author"' in (row.get(column) or "") for column in chats.values() for row in rows)
     side = _SideColumns(
-        system=_first(names, SYSTEM_NAMES), tools=_first(names, _TOOL_NAMES), history=_first(names, HISTORY_NAMES)
+        system=_first(names, SYSTEM_NAMES) or (names.get("context") if is_palm else None),
+        tools=_first(names, _TOOL_NAMES),
+        history=_first(names, HISTORY_NAMES) or (names.get("examples") if is_palm else None),
     )
+    compared = find_compared_answers([column for column in filled if column not in side.names], rows)
     return (
-        _join_preference(names, side, rows)
+        (_join_found(compared, columns, side) if compared else None)
+        or _join_preference(names, side, rows)
         or _join_prompt_and_answer(columns, names, chats, side, rows)
         or _join_side_columns(chats, side)
         or (None if chats or answered_by is None else _join_speakers(columns, filled, rows, answered_by))
@@ -256,9 +262,10 @@ def _join_other(
     """Transcripts, trees of messages and tickets, with their system text and tools."""
     parts = [column for column in filled if column not in side.names]
     found = find_other_conversations(parts, rows) or find_ticket_threads(parts, rows)
-    if found is None:
-        return None
+    return None if found is None else _join_found(found, columns, side)
 
+
+def _join_found(found: OtherConversations, columns: Sequence[str], side: _SideColumns) -> ConversationJoin:
     def join(row: TableRow) -> str | None:
         messages = found.read(row)
         if messages is None:

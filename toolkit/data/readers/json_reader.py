@@ -78,11 +78,11 @@ class JsonReader:
         self._text = ""
         self._nested: dict[str, int] = {}
         self._questions = QuestionRows(unwrap=not options.flatten)
-        self._answers = NestedAnswers()
         self._chats: set[str] = set()
         self._skipped: list[str] = []
         self._leniency = Leniency()
         self._columns: dict[str, str] = {}  # key in the file -> name of the column
+        self._answers = NestedAnswers(self._columns)
         self.place: Callable[[int], str] = lambda line: f"line {line:,}"
 
     @property
@@ -101,7 +101,7 @@ class JsonReader:
                 message = f"{EXPECTED_TOP_LEVEL}; {where} is {describe_json_type(value)}."
                 raise DataError(message, 'Write every row as an object, e.g. {"question": "...", "answer": "..."}.')
             for part in self._questions.split(row):
-                self._add(writer, part, mark)
+                self._add(writer, self._answers.put_best_first(part), mark)
         if not writer.rows:
             raise DataError("The file has 0 rows; at least 2 are needed.", "Add rows.")
         if not writer.columns:

@@ -30,6 +30,9 @@ def read_history_turns(cell: str | None) -> list[Any]:
     if all(isinstance(one, str) for one in loaded):
         roles = ("user", "assistant")
         return [{"role": roles[at % 2], "content": text} for at, text in enumerate(loaded)]
+    if all(isinstance(one, dict) and isinstance(one.get("input"), dict) for one in loaded):
+        said = [{key: part.get("content") for key, part in one.items() if isinstance(part, dict)} for one in loaded]
+        return [{**turn, "weight": 0} for turn in expand_pairs(said)]  # PaLM's examples
     return expand_pairs(loaded)
 
 

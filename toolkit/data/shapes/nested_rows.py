@@ -6,7 +6,7 @@ SQuAD writes the answers of a question as lists of objects; annotation tools wri
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -18,10 +18,11 @@ _ABOUT_TEXT = frozenset(
     (*_TEXT_KEYS, "answer_start", "answer_end", "start", "end", "offset", "id", "answer_id", "date", "unanswerable")
 )
 """Keys of an answer's object besides its text. An object with others is the answer itself: a model is to write JSON."""
-_REPLY_KEYS = ("body", "content", "text", "body_text", "body_markdown")
-_ABOUT_REPLY = frozenset(
-    ("score", "is_accepted", "accepted", "author", "owner", "user", "points", "votes", "created_at")
-)
+_REPLY_KEYS = ("body", "content", "text", "body_text", "body_markdown", "response", "answer", "completion")
+_SCORE_KEYS = ("score", "points", "rating", "overall_score", "reward")
+_ABOUT_REPLY = frozenset(("is_accepted", "accepted", "author", "owner", "user", "votes", "created_at", "rank", "model"))
+_SCORE_LISTS = frozenset(("scores", "ratings", "rewards", "score", "ranks", "ranking", "rankings", "rank"))
+"""Names of the columns that say how good each one in a list of answers is."""
 """Keys of what a person replied; one of them is there."""
 _OUTPUT_WORDS = frozenset(("output", "outputs", "result", "results", "target", "ausgabe", "sortie", "salida", "saída"))
 """Last words of names under which a list is what a model is to write; other lists of answers are alternatives."""
@@ -30,9 +31,15 @@ UNCHANGED = object()
 
 
 class NestedAnswers:
-    """Reads the texts of answers and labels that are lists or objects, and counts them by column."""
+    """Reads the texts of answers and labels that are lists or objects, and counts them by column.
 
-    def __init__(self) -> None:
+    keys: those of the rows so far.
+    """
+
+    def __init__(self, keys: Collection[str] = ()) -> None:
+        self._keys = keys
+        self._preferences: set[str] = set()
+        self._sorted: dict[str, str] = {}
         self._rows: Counter[str] = Counter()
         self._several: Counter[str] = Counter()
         self._structured: dict[str, bool] = {}
@@ -44,7 +51,11 @@ class NestedAnswers:
 
     def read(self, column: str, value: Any) -> Any:
         """Return the text, None for an empty list, or UNCHANGED for a value that is something else."""
-        if value and self._structured.setdefault(column, _is_structured_output(column, value)):
+        if value and column not in self._structured:
+            if self._is_preference(column, value):
+                self._preferences.add(column)
+            self._structured[column] = column not in self._preferences and _is_structured_output(column, value)
+        if value and self._structured[column]:
             return UNCHANGED
         text, is_several = read_nested_answer(column, value)
         if text is not UNCHANGED:
@@ -52,9 +63,35 @@ class NestedAnswers:
             self._several[column] += is_several
         return text
 
+    def _is_preference(self, column: str, value: Any) -> bool:
+        """LLaMA-Factory's older layout of preferences: an output is a good and a bad text."""
+        is_pair = isinstance(value, list) and len(value) == 2 and all(type(one) is str and " " in one for one in value)
+        return column == "output" and "instruction" in self._keys and is_pair
+
+    def put_best_first(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return a row whose list of answers begins with the one that another list of numbers says is the best."""
+        lists = [key for key, value in row.items() if isinstance(value, list) and len(value) > 1]
+        if len(lists) < 2:
+            return row
+        scored = next((key for key in lists if names.normalize_column_name(key) in _SCORE_LISTS), None)
+        answers = next((key for key in lists if key != scored and _answer_role(key) == "answer"), None)
+        if scored is None or answers is None or len(row[scored]) != len(row[answers]):
+            return row
+        scores = [_number(score) for score in row[scored]]
+        best = scores.index(min(scores) if "rank" in scored.casefold() else max(scores))
+        self._sorted[answers] = scored
+        return {**row, answers: [row[answers][best], *row[answers][:best], *row[answers][best + 1 :]]}
+
     def notices(self) -> list[str]:
         """Return a sentence about each column."""
-        found = []
+        found = [
+            f"Of the answers in '{answers[:40]}', the best by '{scored[:40]}' comes first."
+            for answers, scored in self._sorted.items()
+        ]
+        found += [
+            f"'{column}' is a pair of texts as in LLaMA-Factory's older preferences: the first one is the good answer."
+            for column in sorted(self._preferences)
+        ]
         for column, count in self._rows.items():
             several = self._several[column]
             more = f" In {rows_in_words(several)}, only the first of several is used." if several else ""
@@ -155,19 +192,20 @@ def _best_reply(replies: list[Any]) -> str | None:
     """
     if not all(isinstance(each, dict) and any(type(each.get(key)) is str for key in _REPLY_KEYS) for each in replies):
         return None
-    if any("role" in each or _ABOUT_REPLY.isdisjoint(each) for each in replies):
+    if any("role" in each or each.keys().isdisjoint({*_ABOUT_REPLY, *_SCORE_KEYS}) for each in replies):
         return None
-    scores = [str(each.get("score", each.get("points", "0"))) for each in replies]
+    scores = [next((each[key] for key in _SCORE_KEYS if key in each), f"-{each.get('rank', 0)}") for each in replies]
     ranks = [
-        (str(each.get("is_accepted", each.get("accepted"))) == "True", float(score) if _is_number(score) else 0.0)
+        (str(each.get("is_accepted", each.get("accepted"))) == "True", _number(score))
         for each, score in zip(replies, scores, strict=True)
     ]
     best = replies[ranks.index(max(ranks))]
     return next(str(best[key]) for key in _REPLY_KEYS if type(best.get(key)) is str)
 
 
-def _is_number(text: str) -> bool:
-    return text.removeprefix("-").replace(".", "", 1).isdecimal()
+def _number(value: Any) -> float:
+    text = str(value)
+    return float(text) if text.removeprefix("-").replace(".", "", 1).isdecimal() else 0.0
 
 
 def _is_text_object(value: Mapping[str, Any]) -> bool:
