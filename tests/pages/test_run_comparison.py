@@ -6,6 +6,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from tests.pages.conftest import ROOT, Stage, button, words
+from toolkit.evaluation import run_comparison
 from toolkit.evaluation.predictions import Prediction, write_predictions
 from toolkit.runs.run_dir import RunDir
 from toolkit.ui.runs import run_table
@@ -64,6 +65,17 @@ def test_the_verdict_comes_first_and_says_what_it_rests_on(stage: Stage) -> None
     settings, changed = (entry.value for entry in app.dataframe[:2])
     assert settings["Setting"].tolist() == ["Learning rate"] and settings["slow"].tolist() == ["0.003"]
     assert len(changed) == 40 and "40 rows that only one of the runs answers correctly" in text
+
+
+def test_few_clean_rows_lead_to_an_evaluation_of_both(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = make_pair(stage)
+    monkeypatch.setattr(run_comparison, "find_seen_rows", lambda questions, *_: {second.id: set(range(1, 100))})
+    app = open_comparison(stage, second.id, first.id)
+    text = words(app)
+    assert "1 row is too few to distinguish a change from chance. 99 of 100 rows are also in" in text
+    assert "To compare on more rows" in text
+    app = stage.checked(button(app, "Evaluate both on other rows").click().run())
+    assert app.title[0].value == "Evaluate" and app.session_state["run_id"] == second.id
 
 
 def test_equal_answers_are_no_difference_and_equal_names_are_told_apart(stage: Stage) -> None:

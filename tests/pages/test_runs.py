@@ -26,6 +26,14 @@ from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.runs import run_actions
 
 
+def test_of_two_runs_with_one_name_the_chosen_one_stays(stage: Stage) -> None:
+    first, second = stage.finished("same"), stage.finished("same")
+    for run in (first, second):
+        app = stage.page("playground", run)
+        app = stage.checked(app.selectbox[0].set_value(app.selectbox[0].value).run())  # what each press sends with it
+        assert app.session_state["run_id"] == run.id
+
+
 def test_without_runs_the_page_offers_the_demo(stage: Stage) -> None:
     app = stage.page("runs")
     assert button(app, "Try it now")

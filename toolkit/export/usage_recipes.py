@@ -76,7 +76,7 @@ def _vllm(run: RunDir, config: Config, form: ExportForm, location: str) -> Recip
 
 def name_served_model(run: RunDir, config: Config) -> str:
     """Return the run's name as other programs take it: "orders-4-epochs"; its id if the name has no such character."""
-    return make_file_stem(describe_run(read_run_meta(run), str(config.model.hf_model_ckpt or ""))) or run.id
+    return make_file_stem(describe_run(read_run_meta(run), str(config.model.hf_model_ckpt or "")), 60) or run.id
 
 
 def base_model_location(config: Config) -> str:

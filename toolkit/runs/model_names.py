@@ -44,12 +44,18 @@ def short_model_name(checkpoint: str) -> str:
     return checkpoint.removeprefix(BUNDLED).rstrip("/").rpartition("/")[2] or checkpoint
 
 
+def label_dataset(dataset: Mapping[str, Any]) -> str:
+    """Return a dataset's label, with its version if repairs were made: "tickets.csv (version 3)"; "" if unknown."""
+    label, version = str(dataset.get("label") or ""), dataset.get("version")
+    return f"{label} (version {len(version['steps']) + 1})" if label and version else label
+
+
 def describe_run(meta: Mapping[str, Any], checkpoint: str) -> str:
     """Return what a run is called: the name that the user gave it, or its model and dataset.
 
     meta: of `read_run_meta`. checkpoint: its base model.
     """
-    dataset = dict(meta.get("dataset") or {}).get("label") or "its data"
+    dataset = label_dataset(dict(meta.get("dataset") or {})) or "its data"
     return str(meta.get("name") or f"{short_model_name(checkpoint)} on {dataset}")
 
 

@@ -57,10 +57,10 @@ def strip_control_characters(text: object) -> str:
     return _CONTROL_CHARACTERS.sub("", str(text))
 
 
-def make_file_stem(text: str) -> str:
-    """Return text as a file's name without its ending: [a-z0-9_-], at most 40 characters; "" if none remain."""
+def make_file_stem(text: str, length: int = 40) -> str:
+    """Return text as a file's name without its ending: [a-z0-9_-], at most `length` characters; "" if none remain."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9_]+", "-", plain).strip("-")[:40].strip("-")
+    return re.sub(r"[^a-z0-9_]+", "-", plain).strip("-")[:length].strip("-")
 
 
 def format_duration(seconds: float | None) -> str:

@@ -95,7 +95,8 @@ def describe_comparison(
         for sentence in (
             verdict_sentence(figure.difference_from(reference, name).verdict, reference_phrases[0]),
             _headline_sentence(figure, name, reference, reference_phrases[1]),
-            f"{format_plural(figure.rows, 'row')} are too few to distinguish a change from chance."
+            f"{format_plural(figure.rows, 'row')} {'is' if figure.rows == 1 else 'are'} too few to distinguish a "
+            "change from chance."
             if figure.rows < MIN_INTERVAL_ROWS
             else _explain_noise(figure.difference_from(reference, name)),
             describe_clean_rows(results),

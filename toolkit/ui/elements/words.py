@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 # state -> (label, icon, color of Streamlit's markdown)
 STATE_LABELS = {
     "queued": ("Queued", ":material/hourglass_top:", "gray"),
@@ -32,3 +35,18 @@ OUTCOME_LABELS = {
     "no expected answer": ("No expected answer", "·", "gray"),
     "seen in training": ("Seen in training", "◦", "gray"),
 }
+
+
+def distinguish_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return a different label for each value of a choice: the end of the value follows those that are not unique.
+
+    Streamlit keeps a choice by its label: of two equal labels, only the first can be chosen.
+    """
+    counts, found = Counter(labels.values()), dict[str, str]()
+    for value, label in labels.items():
+        shown = unique = label if counts[label] == 1 else f"{label} ({value[-4:]})"
+        number = 2
+        while unique in found.values():
+            unique, number = f"{shown} ({number})", number + 1
+        found[value] = unique
+    return found

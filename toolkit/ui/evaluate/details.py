@@ -15,6 +15,7 @@ from toolkit.runs.model_names import BASE
 from toolkit.system.printable import format_plural, format_share
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.result_charts import STATIC_CHART, draw_confusion_chart
+from toolkit.ui.elements.words import distinguish_labels
 from toolkit.ui.evaluate.figures import ModelNames, make_measure_row
 
 
@@ -50,12 +51,13 @@ def draw_confusion(results: EvaluationResults, names: ModelNames) -> None:
     confusion = results.confusion
     if confusion is None:
         return
+    labels = distinguish_labels({name: escape_text(names[name], 80) for name in results.models})
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         st.header("Labels", anchor=False, width="content")
         model = st.segmented_control(
             "Model",
             list(results.models),
-            format_func=lambda name: escape_text(names[name], 80),
+            format_func=labels.__getitem__,
             default=results.models[1],
             required=True,
             key="confusion_model",

@@ -15,6 +15,7 @@ from toolkit.runs.run_dir import RunDir
 from toolkit.system.printable import format_count, format_duration, format_plural
 from toolkit.ui.elements.error_boundary import error_boundary, show_error
 from toolkit.ui.elements.escape import escape_lines, escape_text
+from toolkit.ui.elements.words import distinguish_labels
 from toolkit.ui.evaluate import details, figures
 from toolkit.ui.evaluate.pair import choose_compared_models, name_models
 from toolkit.ui.evaluate.rows import draw_evaluation_rows
@@ -59,7 +60,7 @@ def _choose_evaluation(evaluations: Sequence[Evaluation]) -> Evaluation | None:
         "Evaluation",
         list(by_id),
         index=index,
-        format_func=lambda evaluation_id: _label(by_id[evaluation_id]),
+        format_func=distinguish_labels({name: _label(one) for name, one in by_id.items()}).__getitem__,
         key=f"evaluation_{evaluations[0].id}_{len(evaluations)}_{evaluations[0].run.id}",
     )
     st.session_state["evaluation_id"] = chosen_id

@@ -22,6 +22,7 @@ from toolkit.system.printable import format_plural
 from toolkit.ui.elements.error_boundary import show_error
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.large_uploads import read_upload_once
+from toolkit.ui.elements.words import distinguish_labels
 from toolkit.ui.evaluate.prompt_set_editor import draw_prompt_set_buttons
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.run_entries import RunEntry
@@ -155,11 +156,12 @@ def _read_table(path: Path) -> Table:
 
 def _choose_prompt_set() -> PromptSet | None:
     sets = {prompt_set.id: prompt_set for prompt_set in list_prompt_sets(workspace.current_save_dir())}
+    labels = {key: f"{one.name} ({format_plural(len(one.items), 'prompt')})" for key, one in sets.items()}
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         chosen = st.selectbox(
             "Prompt set",
             list(sets),
-            format_func=lambda set_id: f"{sets[set_id].name} ({format_plural(len(sets[set_id].items), 'prompt')})",
+            format_func=distinguish_labels(labels).__getitem__,
             width=360,
             key=f"eval_set_{len(sets)}",
             placeholder="No prompt sets yet",

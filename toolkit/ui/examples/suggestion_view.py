@@ -9,6 +9,7 @@ from toolkit.data.examples.templates import make_renderer
 from toolkit.data.table import Table, TableRow
 from toolkit.system.printable import escape_control_characters
 from toolkit.ui.elements.escape import escape_text
+from toolkit.ui.elements.words import distinguish_labels
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.current_dataset import suggest_cached_columns
 
@@ -67,6 +68,7 @@ def choose_template_columns(table: Table) -> None:
 
     A template that is more than one column shows as such. The editors below take any text.
     """
+    labels = distinguish_labels({name: escape_control_characters(name)[:100] for name in table.columns})
     for box, leaf, label in zip(st.columns(2, gap="large"), TEMPLATE_LEAVES, COLUMN_LABELS, strict=True):
         template = str(workspace.current_setting(f"data.{leaf}") or "")
         column = template[1:-1] if template.startswith("{") and template[1:-1] in table.columns else None
@@ -77,7 +79,7 @@ def choose_template_columns(table: Table) -> None:
             table.columns,
             index=None if column is None else table.columns.index(column),
             placeholder="Custom template" if template else "Choose a column",
-            format_func=lambda name: escape_control_characters(name)[:100],
+            format_func=labels.__getitem__,
             key=key,
             on_change=_use_column,
             args=(leaf, key, table),

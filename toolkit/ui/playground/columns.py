@@ -14,6 +14,7 @@ import streamlit as st
 from toolkit.config import InferenceConfig
 from toolkit.runs.model_names import BASE
 from toolkit.ui.elements.escape import escape_text
+from toolkit.ui.elements.words import distinguish_labels
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.comparable_models import list_comparable_models
 from toolkit.ui.workspace.run_entries import RunEntry
@@ -54,7 +55,7 @@ def choose_columns(entry: RunEntry, all_runs: Sequence[RunEntry], shared: Infere
     all_runs: also those without an adapter, because their checkpoints can answer. The choice is kept in the URL, so
     that a link or a refresh shows the same columns.
     """
-    names = {BASE: "Base model", **list_comparable_models(entry, all_runs)}
+    names = distinguish_labels({BASE: "Base model", **list_comparable_models(entry, all_runs)})
     key = f"beside:{entry.run.id}"
     st.session_state.setdefault(key, _columns_in_url(names))
     st.session_state[key] = [model for model in st.session_state[key] if model in names]  # a run may have been deleted

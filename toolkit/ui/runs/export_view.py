@@ -173,7 +173,7 @@ def _draw_download(run: RunDir, form: ExportForm, size: int, make: Callable[[], 
     st.download_button(
         f"Download ({format_bytes(size)})",
         make,
-        file_name=f"{make_file_stem(read_run_summary(run).name) or run.id}-{form.key}.zip",
+        file_name=f"{make_file_stem(read_run_summary(run).name, 60) or run.id}-{form.key}.zip",
         mime="application/zip",
         icon=":material/download:",
         on_click=partial(_verify_download, run, form.key),

@@ -13,7 +13,7 @@ from toolkit.settings.form_layout import describe_value, name_setting
 from toolkit.settings.yaml_file import read_config_text
 from toolkit.ui.data.version_view import show_run_version
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.workspace.run_entries import RunEntry
+from toolkit.ui.workspace.run_entries import RunEntry, label_runs
 from toolkit.ui.workspace.run_facts import config_differences, read_run_summary
 
 HEADER_SECTIONS = ("data", "ablation", "save_dir", "model.hf_model_ckpt")
@@ -41,7 +41,7 @@ def draw_run_header(run: RunDir) -> None:
 def draw_run_settings(run: RunDir, others: Sequence[RunEntry]) -> None:
     """Draw the differences from the defaults or from another run. others: the runs to choose from."""
     summary = read_run_summary(run)
-    choices: dict[str, str] = {"": "Defaults"} | {e.run.id: e.label for e in others if e.run.id != run.id}
+    choices: dict[str, str] = {"": "Defaults"} | label_runs([one for one in others if one.run.id != run.id])
     compared_id = st.selectbox("Compare with", list(choices), format_func=choices.__getitem__, key="compare_with")
     other = next((entry.facts for entry in others if entry.run.id == compared_id), None)
     differences = config_differences(other.config if other else default_draft(), summary.config)

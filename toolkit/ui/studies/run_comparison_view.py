@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from toolkit.evaluation.run_comparison import ChangedRow, RunComparison, compare_two_runs
+from toolkit.evaluation.statistics.intervals import MIN_INTERVAL_ROWS
 from toolkit.evaluation.statistics.results import EvaluationResults
 from toolkit.runs.event_facts import read_run_curves
 from toolkit.runs.model_names import BASE
@@ -24,7 +25,7 @@ from toolkit.ui.evaluate import figures
 from toolkit.ui.frame import page
 from toolkit.ui.runs.run_table import COMPARED_PARAMETER
 from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.run_entries import RunEntry, read_run_entries
+from toolkit.ui.workspace.run_entries import RunEntry, label_runs, read_run_entries
 from toolkit.ui.workspace.run_facts import config_differences
 
 CURVES = {"eval_loss": "Test loss", "loss": "Training loss"}
@@ -78,10 +79,9 @@ def _compare_cached(folders: tuple[str, str], names: tuple[str, str], stamps: tu
 
 def name_two_runs(first: RunEntry, second: RunEntry) -> dict[str, str]:
     """Return a different name for each run, and one for their base model."""
-    same = first.facts.name == second.facts.name
-    labels = {one.run.id: one.label if same else one.facts.name for one in (first, second)}
-    if len(set(labels.values())) == 1:
-        labels = {one.run.id: f"{one.label} ({one.run.id[-4:]})" for one in (first, second)}
+    labels = {one.run.id: one.facts.name for one in (first, second)}
+    if first.facts.name == second.facts.name:
+        labels = label_runs([first, second])
     base = "Base model" if first.facts.model == second.facts.model else f"Base model of {labels[first.run.id]}"
     return {BASE: base, **labels}
 
@@ -99,10 +99,23 @@ def _draw_verdict(found: RunComparison, first: RunEntry, second: RunEntry, names
         headline, *rest = found.sentences
         st.header(f":{color}[{icon}] {escape_text(headline, 500)}", anchor=False)
         st.markdown(escape_text(" ".join(rest), 2_000))
+        if found.results.seen and (not found.results.excluded or found.results.compared_rows < MIN_INTERVAL_ROWS):
+            _draw_way_to_more_rows(second)
         st.caption(
             "The intervals cover the choice of test rows. One run of each can't show what another training seed would "
             "change; a study repeats both with the same seeds."
         )
+
+
+def _draw_way_to_more_rows(run: RunEntry) -> None:
+    """Say how to compare on more rows. A repaired dataset is split anew, so that few rows are clean for both runs."""
+    st.markdown(
+        "To compare on more rows, evaluate both on a file that neither was trained on: in the options of an "
+        "evaluation, choose **File**, and the other run under **Compare with checkpoints or other runs**. For later "
+        "runs, use a separate test file (Data page, **Training and test split**): all of its rows count."
+    )
+    if st.button("Evaluate both on other rows", icon=":material/balance:", key="evaluate_both"):
+        page.go_to_page("evaluate", run.run.id)
 
 
 def _explain_missing(found: RunComparison, names: Mapping[str, str]) -> str:

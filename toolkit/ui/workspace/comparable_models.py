@@ -12,7 +12,8 @@ from toolkit.runs.model_names import list_checkpoint_references
 from toolkit.runs.run_dir import RunDir, read_run_config
 from toolkit.services import engine_client
 from toolkit.system.machine import Machine, read_known_machine
-from toolkit.ui.workspace.run_entries import RunEntry
+from toolkit.ui.elements.words import distinguish_labels
+from toolkit.ui.workspace.run_entries import RunEntry, label_runs
 
 
 @st.cache_data(show_spinner=False, max_entries=1000)
@@ -29,13 +30,15 @@ def list_comparable_models(entry: RunEntry, found: Sequence[RunEntry]) -> dict[s
     machine = read_known_machine(entry.run.save_dir)
     base_key = _base_key(str(entry.run.path), machine)
     labels = {one.name: f"Step {one.step:,} of this run" for one in list_checkpoint_references(entry.run)}
+    run_labels = label_runs(found)
     for other in found:
         if other.run.id == entry.run.id or _base_key(str(other.run.path), machine) != base_key:
             continue
         if other.status.adapter_ready:
-            labels[other.run.id] = other.label
-        labels.update({one.name: f"{other.label} · step {one.step:,}" for one in list_checkpoint_references(other.run)})
-    return labels
+            labels[other.run.id] = run_labels[other.run.id]
+        label = run_labels[other.run.id]
+        labels.update({one.name: f"{label} · step {one.step:,}" for one in list_checkpoint_references(other.run)})
+    return distinguish_labels(labels)
 
 
 def compared_model_title(name: str, found: Sequence[RunEntry]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.run_entries import RunEntry
+from toolkit.ui.workspace.run_entries import RunEntry, label_runs
 
 EVALUATE_NOW = "evaluate_now"
 """Key of the session: the run that the Evaluate page evaluates when it opens, if it has no evaluation yet."""
@@ -21,11 +21,12 @@ def choose_shown_run(found: Sequence[RunEntry], label: str) -> RunEntry:
         active = [entry for entry in found if entry.status.is_active]
         chosen = (active or list(found))[0].run.id
     workspace.choose_run(chosen)
+    labels = label_runs(found)
     picked = st.selectbox(
         label,
         list(by_id),
         index=list(by_id).index(chosen),
-        format_func=lambda run_id: by_id[run_id].label,
+        format_func=labels.__getitem__,
         # a new key for another run or list: the widget would otherwise keep its old selection
         key=f"chooser_{chosen}_{len(by_id)}",
     )

@@ -10,6 +10,7 @@ from toolkit.errors import ToolkitError
 from toolkit.runs.kept_facts import write_kept_facts
 from toolkit.runs.run_dir import RunDir, list_runs
 from toolkit.runs.status import RunStatus, read_run_status
+from toolkit.ui.elements.words import distinguish_labels
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.run_facts import RunSummary, read_run_summary
 
@@ -25,6 +26,11 @@ class RunEntry:
     @property
     def label(self) -> str:
         return f"{self.facts.name} · {self.facts.created:%d %b %H:%M}"
+
+
+def label_runs(entries: Sequence[RunEntry]) -> dict[str, str]:
+    """Return a different label for each run, by its id: runs of the same minute may have the same name."""
+    return distinguish_labels({entry.run.id: entry.label for entry in entries})
 
 
 def is_first_visit() -> bool:

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from toolkit.runs.kept_facts import FileStamp, keep_fact, recall_fact, stamp_file
-from toolkit.runs.model_names import describe_run, short_model_name
+from toolkit.runs.model_names import describe_run, label_dataset, short_model_name
 from toolkit.runs.run_dir import RunDir, read_run_meta
 from toolkit.settings.draft import default_draft, fill_defaults, replace_setting
 from toolkit.settings.field_spec import field_specs_by_path, list_field_specs
@@ -42,9 +42,7 @@ class RunSummary:
 
     @property
     def dataset_name(self) -> str:
-        """The dataset's label, with its version if repairs were made: "tickets.csv (version 3)"; "" if unknown."""
-        label, version = str(self.dataset.get("label") or ""), self.dataset.get("version")
-        return f"{label} (version {len(version['steps']) + 1})" if label and version else label
+        return label_dataset(self.dataset)
 
     @cached_property
     def changes(self) -> dict[str, Any]:
