@@ -9,8 +9,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
+from toolkit.data.tool_parts import expand_tool_parts, read_tool_schema
 from toolkit.errors import DataError
 
 ROLES = {
@@ -73,7 +75,7 @@ def expand_pairs(messages: Sequence[Any]) -> list[Any]:
     if len(messages) > 1 and all(isinstance(each, str) for each in messages):
         return [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(messages)]
     found: list[Any] = []
-    for each in map(_read_langchain, messages):
+    for each in chain.from_iterable(map(expand_tool_parts, map(_read_langchain, messages))):
         keys = {key.casefold(): key for key in each if isinstance(key, str)} if isinstance(each, dict) else {}
         pair = None if any(key in keys for key in ROLE_KEYS) else _pair_keys(keys)
         if isinstance(each, list) and len(each) == 2 and all(part is None or isinstance(part, str) for part in each):
@@ -178,7 +180,8 @@ def parse_tools(tools: Any) -> str:
 
 
 def _function_tools(tools: Any) -> Iterator[dict[str, Any]]:
-    for number, tool in enumerate(tools if isinstance(tools, list) else [tools], start=1):
+    for number, written in enumerate(tools if isinstance(tools, list) else [tools], start=1):
+        tool = read_tool_schema(written) if isinstance(written, dict) else written
         declared = (
             tool.get("functionDeclarations", tool.get("function_declarations")) if isinstance(tool, dict) else None
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from toolkit.data.chat_messages import (
     CALL_KEYS,
     CONTENT_KEYS,
     REASONING_KEYS,
+    ROLE_KEYS,
     TOOLS_ROLE,
     Message,
     expand_pairs,
@@ -82,11 +83,22 @@ def load_conversation(cell: str) -> tuple[list[Any], Any]:
 def list_messages(value: dict[str, Any]) -> list[Any] | None:
     """Return the messages of an object, with its system text in front (Anthropic's requests); None for none."""
     messages = next((value[key] for key in CHAT_KEYS if isinstance(value.get(key), list)), None)
+    messages = _messages_of_lists(value) if messages is None else messages
     system = value.get("system")
     if not messages or not isinstance(system, str | list) or is_blank_cell(str(system)):
         return messages
     has_system = isinstance(messages[0], dict) and written_role(messages[0]) == "system"
     return messages if has_system else [{"role": "system", "content": system}, *messages]
+
+
+def _messages_of_lists(value: Mapping[str, Any]) -> list[Any] | None:
+    """Return the messages of an object with a list of roles and one of texts, as `datasets` keeps sequences."""
+    role = next((key for key in ROLE_KEYS if isinstance(value.get(key), list)), None)
+    text = next((key for key in CONTENT_KEYS if isinstance(value.get(key), list)), None)
+    if role is None or text is None or len(value[role]) != len(value[text]):
+        return None
+    lists = {key: each for key, each in value.items() if isinstance(each, list) and len(each) == len(value[role])}
+    return [dict(zip(lists, cells, strict=True)) for cells in zip(*lists.values(), strict=True)]
 
 
 def build_conversation(messages: Sequence[Any], tools: Any = None) -> tuple[Message, ...]:
@@ -119,7 +131,7 @@ def looks_like_chat(cell: str, *, is_named: bool = False) -> bool:
     except (ValueError, RecursionError):
         return False
     if isinstance(messages, dict):
-        messages = next((messages[key] for key in CHAT_KEYS if isinstance(messages.get(key), list)), None)
+        messages = list_messages(messages)
     return is_chat(messages, is_named=is_named)
 
 

@@ -48,6 +48,13 @@ def suggest(**kinds: str) -> ColumnSuggestion:
     [
         ({"id": "count", "prompt": "question", "response": "answer", "category": "few", "created_at": "date"},
          "{prompt}", "{response}"),
+        ({"ID": "count", "Pregunta__del__cliente": "question", "Respuesta__sugerida": "answer", "Idioma": "same"},
+         "{Pregunta del cliente}", "{Respuesta sugerida}"),
+        ({"Antwoord__medewerker": "answer", "Vraag__van__de__klant": "question", "Kanaal": "tags"},
+         "{Vraag van de klant}", "{Antwoord medewerker}"),
+        ({"Réponse__proposée": "answer", "Question__du__client": "question"},
+         "{Question du client}", "{Réponse proposée}"),
+        ({"definition": "same", "inputs": "question", "targets": "answer"}, "{inputs}", "{targets}"),
         ({"source_url": "link", "prompt": "question", "answer": "answer", "score": "stars"}, "{prompt}", "{answer}"),
         ({"review": "question", "stars": "stars", "sentiment": "few", "source": "same"}, "{review}", "{sentiment}"),
         ({"label": "few", "text": "question"}, "{text}", "{label}"),
@@ -133,6 +140,14 @@ def test_preference_files_train_on_the_chosen_answer_and_say_so() -> None:
         assert f"'{other}' are not used" in suggestion.notes[0]
     both = suggest_columns(("chosen", "rejected"), [], {"rejected": "", "chosen": ""})
     assert (both.kind, both.messages) == ("conversations", "chosen")
+
+
+def test_reasoning_that_is_left_out_is_told(open_bytes: Callable[..., Table]) -> None:
+    rows = [f"Where is lamp {at}?,It was moved {at}.,Aisle {at}." for at in range(9)]
+    lines = ["question,Complex_CoT,response", *rows]
+    found = suggest_for_table(open_bytes("\n".join(lines)))
+    assert (found.prompt, found.completion) == ("{question}", "{response}")
+    assert "The reasoning in 'Complex_CoT' is not used" in found.notes[0] and "{Complex_CoT}" in found.notes[0]
 
 
 def test_answers_marked_as_bad_are_asked_about_and_found(open_bytes: Callable[..., Table]) -> None:

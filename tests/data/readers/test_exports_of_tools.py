@@ -172,3 +172,35 @@ def test_german_letters_are_not_read_as_chinese_first(open_bytes: Opener) -> Non
     with pytest.raises(UnreadableError) as caught:
         open_bytes("Frage;Antwort\nWie für größere?;Süß.\n".encode("cp1252") * 4)
     assert caught.value.offers[0].options.encoding == "cp1252"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"context": "A shop.", "questions": ["Where?", "When?"], "answers": ["Here.", "Now."]},
+        {
+            "story": "A shop.",
+            "questions": [{"input_text": "Where?", "turn_id": 1}, {"input_text": "When?", "turn_id": 2}],
+            "answers": [{"input_text": "Here.", "span_text": "x"}, {"input_text": "Now.", "span_text": "y"}],
+        },
+    ],
+)
+def test_each_question_with_the_answer_at_its_place_is_a_row(open_bytes: Opener, row: dict[str, Any]) -> None:
+    table = open_bytes("\n".join([json.dumps(row)] * 4), "json")
+    assert table.rows == 8
+    assert (table.row(1)["questions"], table.row(1)["answers"]) == ("When?", "Now.")
+    found = suggest_for_table(table)
+    assert found.kind == "pair" and "{questions}" in found.prompt and found.completion == "{answers}"
+
+
+def test_lists_of_other_lengths_are_no_questions_with_answers(open_bytes: Opener) -> None:
+    row = {"questions": ["Where?", "When?"], "answers": ["Here."]}
+    assert open_bytes("\n".join([json.dumps(row)] * 4), "json").rows == 4
+
+
+def test_messages_in_lists_by_key_are_conversations(open_bytes: Opener) -> None:
+    row = {"conversations": {"from": ["human", "gpt"], "value": ["Where?", "Here."]}, "id": 7}
+    assert said(turns_of(open_bytes("\n".join([json.dumps(row)] * 4), "json"))) == [
+        ("user", "Where?", False),
+        ("assistant", "Here.", True),
+    ]

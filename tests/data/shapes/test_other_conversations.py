@@ -45,6 +45,8 @@ def said(turns: tuple[Message, ...]) -> list[tuple[str, str, bool]]:
         (f"### Human: {ASKED}### Assistant: {SAID}", PAIR),
         (f"USER: {ASKED}\n\n\nASSISTANT: {SAID} <|endoftext|>\n\n\n", PAIR),
         (f"**User**: {ASKED}\n**Bot**: {SAID}", PAIR),
+        (f"Customer: {ASKED}\nAgent: {SAID}\nCustomer: {MORE}\nAgent: {DONE}", FOUR),
+        (f"[Visitor]: {ASKED}\n[Support]: {SAID}", PAIR),
         (f"<s>[INST] <<SYS>>\nBe kind.\n<</SYS>>\n\n{ASKED} [/INST] {SAID} </s><s>[INST] {MORE} [/INST] {DONE} </s>",
          [*SYSTEM, *FOUR]),
         (f"<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n{ASKED}<|im_end|>\n"

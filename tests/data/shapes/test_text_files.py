@@ -31,7 +31,16 @@ def english(at: int) -> str:
     return f"12/31/23, 9:0{at}\u202fPM - Ann: {ASKED[at]}\n12/31/23, 9:1{at}\u202fPM - Bob Shop: {TOLD[at]}\n"
 
 
-@pytest.mark.parametrize("write", [android, iphone, english])
+def irc(at: int) -> str:
+    joined = "[10:00] *** Bob Shop has joined #lamps\n" if at == 3 else ""
+    return f"[10:0{at}] <@Ann> {ASKED[at]}\n{joined}[10:1{at}] <Bob Shop> {TOLD[at]}\n"
+
+
+def irc_with_seconds(at: int) -> str:
+    return f"10:0{at}:07 < Ann> {ASKED[at]}\n10:1{at}:09 <+Bob Shop> {TOLD[at]}\n"
+
+
+@pytest.mark.parametrize("write", [android, iphone, english, irc, irc_with_seconds])
 def test_an_exported_chat_is_rows_of_messages(open_bytes: Opener, write: Callable[[int], str]) -> None:
     content = "".join(map(write, range(8)))
     assert kind_of_content(content.encode(), "csv") == kind_of_content(content.encode(), "json") == "csv"

@@ -46,11 +46,20 @@ LANGUAGES = _WORDS["languages"]
 RATINGS = _WORDS["ratings"]
 ROLES = _WORDS["roles"]
 ROLE_VALUES = _WORDS["role_values"]
+_REASONING = frozenset(word.replace(" ", "") for word in _WORDS["reasoning"])
 MESSAGE_TEXTS = _WORDS["message_texts"]
 OUTCOMES = ANSWERS | LABELS | WEAK_LABELS | DERIVED | TARGETS
 _METADATA = _WORDS["metadata"] | RATINGS
 _BAD_WORDS = _WORDS["bad_words"]
 _FORMS = frozenset(("text", "body", "content", "html", "markdown", "string", "texte", "texto", "testo"))
+_PREPOSITIONS = frozenset(
+    ("de", "del", "du", "des", "della", "do", "da", "dos", "van", "von", "der", "an", "aan", "of", "from")
+)
+"""Words after which comes whose question or answer a column holds: "pregunta del cliente"."""
+_HEADS = frozenset(
+    ("pregunta", "respuesta", "domanda", "risposta", "pergunta", "resposta", "réponse", "antwoord", "vraag")
+)
+"""Words of languages in which an adjective follows: "respuesta sugerida"."""
 _PLACEHOLDER = re.compile(r"(unnamed|column|field|index level) ?\d*|index|level \d+|x|")
 _CHOICE = re.compile(r"(?:(?:option|choice|opt|answer) ?)?([a-f])|(?:option|choice|opt|sol|ending) ?([0-9])")
 
@@ -64,10 +73,14 @@ def normalize_column_name(name: str) -> str:
 def match_name(name: str, words: frozenset[str]) -> int:
     """Return how well a normalized name belongs to a list of words: 2 if it is in it, 1 if its last word is, else 0.
 
-    A last word of a single letter does not count. A word for the form of a text, as in "answer body", is ignored.
+    The first word counts before a preposition, and a last word of a single letter does not.
+    A word for the form of a text, as in "answer body", is ignored.
     """
     if name in words:
         return 2
+    first, _, rest = name.partition(" ")
+    if first in words and (rest.partition(" ")[0] in _PREPOSITIONS or first in _HEADS):
+        return int(name.rpartition(" ")[2] not in _METADATA)
     before, _, last = name.rpartition(" ")
     if last in _FORMS and before not in _FORMS and match_name(before, words):
         return 1
@@ -77,6 +90,11 @@ def match_name(name: str, words: frozenset[str]) -> int:
 def is_metadata_name(name: str) -> bool:
     """Return whether a normalized name is that of an id, an index, a date, a rating, a source or other metadata."""
     return name.rpartition(" ")[2] in _METADATA or name.partition(" ")[0] in ("is", "has", "num", "n")
+
+
+def is_reasoning_name(name: str) -> bool:
+    """Return whether a normalized name is that of the thoughts before an answer; "CoT" was taken for two words."""
+    return name.replace(" ", "") in _REASONING
 
 
 def is_placeholder_name(name: str) -> bool:

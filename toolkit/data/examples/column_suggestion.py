@@ -67,6 +67,7 @@ def suggest_for_table(table: Table) -> ColumnSuggestion:
         return ColumnSuggestion(
             "ask", candidates=found.candidates or ((found.prompt, found.completion),), notes=(note,)
         )
+    found = replace(found, notes=(*found.notes, *_unused_reasoning_notes(found, table)))
     optional = find_optional_columns(found.prompt, found.completion, table)
     unused = describe_unused_columns(table, found.messages) if found.messages else ""
     notes = (*found.notes, *(_optional_note(column, table.missing[column]) for column in optional))
@@ -180,6 +181,7 @@ def _choose_answers(found: Sequence[NamedColumn]) -> tuple[list[NamedColumn], tu
         return chosen, _rejected_notes(chosen[0].column, rejected)
     good = [one for one in found if not names.is_bad_answer_name(one.name) and not _is_choice(one, found)]
     answers = [one for one in find_named(good, names.ANSWERS) if one.is_answer]
+    answers = [one for one in answers if one.content.kind != "constant"] or answers
     answers = answers or [one for one in find_named(good, names.ANSWERING_SPEAKERS) if one.is_answer]
     outcomes = _label_columns(good)
     if answers:
@@ -240,6 +242,19 @@ def _rejected_notes(chosen: str, rejected: Sequence[str]) -> tuple[str, ...]:
     if not rejected:
         return ()
     return (f"The model is trained on the answers in '{chosen}'. Those in '{rejected[0]}' are not used.",)
+
+
+def _unused_reasoning_notes(found: ColumnSuggestion, table: Table) -> tuple[str, ...]:
+    """Return a note about a column with the thoughts before the answer that the suggested templates leave out."""
+    used = found.prompt + found.completion
+    columns = [name for name in table.columns if names.is_reasoning_name(names.normalize_column_name(name))]
+    left = [column for column in columns if _slot(column) not in used and table.missing[column] < table.rows]
+    if found.kind != "pair" or not left:
+        return ()
+    return (
+        f"The reasoning in '{left[0][:40]}' is not used: the model learns the answer alone. To train it as well, write "
+        f"{{{left[0][:40]}}} in front of the answer in the completion template.",
+    )
 
 
 def _optional_note(column: str, missing: int) -> str:

@@ -13,6 +13,7 @@ from toolkit.data.examples import column_names as names
 
 MAX_DEPTH = 3
 """Lists inside lists that are searched for questions."""
+_TEXT_KEYS = ("input_text", "text", "question", "answer", "value")
 _WRAPPERS = frozenset(
     (
         "row",
@@ -77,6 +78,7 @@ class QuestionRows:
         self._unwrap = unwrap
         self._wrapper: str | None = None
         self._has_patterns = False
+        self._parallel: tuple[str, str] | None = None
 
     def split(self, row: dict[str, Any]) -> Iterable[dict[str, Any]]:
         """Return a row for each question: what stands around the list, then what is in it; the row if there is none."""
@@ -87,6 +89,9 @@ class QuestionRows:
         if self._path is None:
             self._path = find_question_lists(row)
             self._has_patterns = _has_patterns(row)
+            self._parallel = _find_parallel(row)
+        if self._parallel is not None:
+            return _split_parallel(row, *self._parallel)
         if self._has_patterns and _has_patterns(row):
             return _split_patterns(row)
         return _split_row(row, self._path) if self._path else (row,)
@@ -96,8 +101,38 @@ class QuestionRows:
         found = [f"The columns are those of the object '{self._wrapper}' in each row."] if self._wrapper else []
         if self._has_patterns:
             found.append("Each of the 'patterns' is a row, with one of the 'responses', each in its turn.")
+        if self._parallel is not None:
+            asked, said = self._parallel
+            found.append(f"Each of the '{asked[:40]}' is a row, with the one of the '{said[:40]}' at the same place.")
         lists = " and ".join(f"'{key[:40]}'" for key in self._path or ())
         return [*found, *([f"Each question in the lists {lists} is a row, with the texts around it."] if lists else [])]
+
+
+def _find_parallel(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the keys of a list of questions and of one with an answer to each (CoQA, QuAC); None for no such lists."""
+    lists = {key: value for key, value in row.items() if isinstance(value, list) and value}
+    asked = [key for key in lists if names.normalize_column_name(key) in names.REQUESTS]
+    said = [key for key in lists if names.normalize_column_name(key) in names.ANSWERS and key not in asked]
+    if len(asked) != 1 or len(said) != 1 or len(lists[asked[0]]) != len(lists[said[0]]):
+        return None
+    texts = [_text_in(each) for key in (*asked, *said) for each in lists[key]]
+    return (asked[0], said[0]) if all(texts) else None
+
+
+def _split_parallel(row: Mapping[str, Any], asked: str, said: str) -> Iterator[dict[str, Any]]:
+    questions, answers = row.get(asked), row.get(said)
+    if not isinstance(questions, list) or not isinstance(answers, list):
+        yield dict(row)
+        return
+    for at, question in enumerate(questions):
+        answer = answers[at] if at < len(answers) else None
+        yield {**row, asked: _text_in(question), said: _text_in(answer)}
+
+
+def _text_in(value: Any) -> str | None:
+    """Return a text, or the one in an object of CoQA."""
+    found = next((value[key] for key in _TEXT_KEYS if key in value), None) if isinstance(value, dict) else value
+    return found if type(found) is str else None
 
 
 def _has_patterns(row: Mapping[str, Any]) -> bool:

@@ -8,7 +8,10 @@ from typing import Any
 
 from toolkit.data.chat_messages import ROLES
 
-_SPEAKERS = "human|user|assistant|chatgpt|gpt|chatbot|bot|ai|system|prompter|function response|tool"
+_SPEAKERS = (
+    "human|user|assistant|chatgpt|gpt|chatbot|bot|ai|system|prompter|function response|tool|"
+    "customer|client|visitor|agent|support|operator|representative"
+)
 _NAMED = re.compile(
     rf"(?:(?:\A|\n)[ \t]*(?:\*\*|\[)?|#{{2,4}}[ \t]*)({_SPEAKERS})(?:\*\*|\])?[ \t]*:(?:\*\*)?", re.IGNORECASE
 )
