@@ -69,7 +69,7 @@ MAY_IMPORT = {
     "export": "data/examples evaluation evaluation/statistics runs system",
     "forecast": "data forecast/costs runs services settings system",
     "worker/cluster": "cluster runs system worker worker/process",
-    "worker/compute": "worker/models worker/tokens",
+    "worker/compute": "worker/tokens",
     "worker/checkpoints": "runs system worker/process worker/tokens",
     "ui/elements": "data/storage evaluation/statistics runs services system",
     "data/doctor": "data data/examples data/storage system",

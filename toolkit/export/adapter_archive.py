@@ -9,6 +9,7 @@ import io
 import shutil
 import zipfile
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -22,9 +23,10 @@ WEIGHT_FILES = ("adapter_model.safetensors", "adapter_config.json")
 """An adapter is complete only with both."""
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-    "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+    "additional_chat_templates/*.jinja", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model",
+    "sentencepiece.bpe.model",
 )  # fmt: skip
-"""Names under which the tokenizers of transformers save themselves."""
+"""Names under which the tokenizers of transformers save themselves, as patterns of `Path.glob`."""
 MAX_DOWNLOAD_BYTES = 2 << 30
 """Largest download that is sent to the browser: the app holds all of it in memory."""
 CARD_FILE, SETTINGS_FILE = "README.md", "finetuning-toolkit.yml"
@@ -48,7 +50,8 @@ def list_adapter_files(run: RunDir) -> dict[str, Path]:
         committed = verify_commit(run.adapter_dir, require_own_signature=False)["files"]
     except ToolkitError as error:
         raise type(error)(error.message, "Train the run again to get a new adapter.") from error
-    files = {name: run.adapter_dir / name for name in ADAPTER_FILES if name in committed}
+    named = (name for pattern in ADAPTER_FILES for name in sorted(committed) if fnmatchcase(name, pattern))
+    files = {name: run.adapter_dir / name for name in named}
     if not set(WEIGHT_FILES) <= set(files):
         raise RunError("The adapter has no weights.", "Train the run again.")
     return {**files, SETTINGS_FILE: run.config_path}
@@ -58,7 +61,8 @@ def measure_adapter_download(run: RunDir) -> int:
     """Return the bytes of what a download of a run's adapter holds, 0 without weights. Reads no content."""
     try:
         weights = [(run.adapter_dir / name).stat().st_size for name in WEIGHT_FILES]
-        others = [run.adapter_dir / name for name in ADAPTER_FILES if name not in WEIGHT_FILES]
+        patterns = (name for name in ADAPTER_FILES if name not in WEIGHT_FILES)
+        others = [path for pattern in patterns for path in run.adapter_dir.glob(pattern)]
         return sum(weights) + sum(path.stat().st_size for path in (*others, run.config_path) if path.exists())
     except OSError:  # the export names the reason
         return 0

@@ -207,8 +207,11 @@ def _rounded(values: Sequence[float]) -> tuple[float, ...]:
 
 
 def chat_template_hash(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Return the SHA-256 of the chat template, or None if there is none."""
-    return sha256_hex(str(tokenizer.chat_template)) if tokenizer.chat_template else None
+    """Return the SHA-256 of the chat template, or of all named templates in any order; None if there is none."""
+    template = tokenizer.chat_template
+    if not template:
+        return None
+    return sha256_hex(str(sorted(template.items()) if isinstance(template, dict) else template))
 
 
 def special_tokens(model: LoadedModel, tokenizer: PreTrainedTokenizerBase) -> SpecialTokens:

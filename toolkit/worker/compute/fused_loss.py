@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from toolkit.worker.compute.padding_free import pad_row_count, rows_per_product
-from toolkit.worker.models.trial_pass import temporary_eval_mode
+from toolkit.worker.compute.trial_pass import temporary_eval_mode
 
 MAX_LOGITS_AT_ONCE = 2**22
 """Most logits that exist at once: 16 MiB in fp32."""

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from toolkit.worker.compute.fused_layers import FeedForwardStep
 from toolkit.worker.compute.fused_lora import TokenwiseStep
-from toolkit.worker.models.trial_pass import temporary_eval_mode
+from toolkit.worker.compute.trial_pass import temporary_eval_mode
 
 LAST_LAYER_CHECK_TOKENS = 8
 """Tokens on which a model is tried."""

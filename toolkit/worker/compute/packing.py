@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from toolkit.worker.models.trial_pass import temporary_eval_mode
+from toolkit.worker.compute.trial_pass import temporary_eval_mode
 from toolkit.worker.tokens.labels import IGNORED_LABEL
 
 PACKING_TOLERANCE = 1e-3

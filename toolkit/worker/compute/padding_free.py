@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
 from toolkit.worker.compute import attention
-from toolkit.worker.models.trial_pass import temporary_eval_mode
+from toolkit.worker.compute.trial_pass import temporary_eval_mode
 from toolkit.worker.tokens.labels import IGNORED_LABEL
 
 PADDING_FREE_TOLERANCE = 1e-3

@@ -31,6 +31,7 @@ SPLITS: dict[str, tuple[tuple[str, Any], ...]] = {
 """llama.cpp's names of the ways in which byte-level tokenizers split a text, with their steps."""
 
 Fields = dict[str, Any]
+_TEMPLATE = "tokenizer.chat_template"
 
 
 def find_unwritable_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -75,9 +76,26 @@ def list_tokenizer_fields(tokenizer: PreTrainedTokenizerBase, special: SpecialTo
     ids["eot"] = others[0] if others else None
     known = {name: value for name, value in ids.items() if value is not None and value < size}
     fields |= {f"tokenizer.ggml.{name}_token_id": value for name, value in known.items()}
-    if tokenizer.chat_template:
-        fields["tokenizer.chat_template"] = str(tokenizer.chat_template)
-    return fields
+    return fields | write_templates(tokenizer)
+
+
+def write_templates(tokenizer: PreTrainedTokenizerBase) -> Fields:
+    """Return the fields of the chat template; of named templates, the default is the one that every program reads."""
+    found = tokenizer.chat_template
+    if not isinstance(found, dict):
+        return {_TEMPLATE: str(found)} if found else {}
+    named = {f"{_TEMPLATE}.{name}": text for name, text in found.items() if name != "default"}
+    default = {_TEMPLATE: found["default"]} if "default" in found else {}
+    return {**default, **named, f"{_TEMPLATE}s": sorted(set(found) - {"default"})}
+
+
+def read_templates(fields: Fields) -> str | dict[str, str] | None:
+    """Return the chat template that the fields hold, or all of them by name."""
+    default, names = fields.get(_TEMPLATE), [str(name) for name in fields.get(f"{_TEMPLATE}s", ())]
+    if not names:
+        return None if default is None else str(default)
+    named = {name: str(fields[f"{_TEMPLATE}.{name}"]) for name in names}
+    return named | ({"default": str(default)} if default is not None else {})
 
 
 def _read_state(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
@@ -162,7 +180,7 @@ def build_tokenizer(fields: Fields) -> PreTrainedTokenizerFast:
     if fields.get("tokenizer.ggml.add_bos_token"):
         bos = named["bos_token"]
         made.post_processor = processors.TemplateProcessing(single=[bos, "$A"], special_tokens=[(bos, vocabulary[bos])])
-    return PreTrainedTokenizerFast(tokenizer_object=made, chat_template=fields.get("tokenizer.chat_template"), **named)
+    return PreTrainedTokenizerFast(tokenizer_object=made, chat_template=read_templates(fields), **named)
 
 
 def _build_byte_level(fields: Fields, vocabulary: dict[str, int]) -> Tokenizer:

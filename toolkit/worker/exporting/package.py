@@ -99,8 +99,9 @@ def add_description(run: RunDir, config: Config, form: ExportForm, contract: Pro
     durable_write(folder / CARD_FILE, card)
 
 
-def copy_files(source: Path, target: Path, names: tuple[str, ...]) -> None:
-    """Copy those of the named files that exist."""
-    for name in names:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
+def copy_files(source: Path, target: Path, patterns: tuple[str, ...]) -> None:
+    """Copy the files that a pattern of `Path.glob` matches, into the same folders."""
+    for path in [path for pattern in patterns for path in sorted(source.glob(pattern)) if path.is_file()]:
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, copy)

@@ -19,7 +19,6 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -33,6 +32,7 @@ from toolkit.system.printable import format_plural
 from toolkit.worker.models import library_arguments
 from toolkit.worker.models.architecture import BAD_MODEL
 from toolkit.worker.models.folder import first_error_line, resolve_model_folder
+from toolkit.worker.models.tokenizer_files import read_tokenizer
 
 _LOAD_ERRORS = (
     OSError,
@@ -67,7 +67,7 @@ def load_tokenizer(config: Config, folder: Path | None = None) -> PreTrainedToke
     """
     source = folder or resolve_model_folder(config)
     with explain_load_errors(config.model.hf_model_ckpt):
-        tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False, local_files_only=True)
+        tokenizer = read_tokenizer(source, config.model.hf_model_ckpt)
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         message = (
             f"The tokenizer of '{config.model.hf_model_ckpt}' is a {type(tokenizer).__name__}, which is none alone."

@@ -36,7 +36,8 @@ from toolkit.worker.models.folder import (
 from toolkit.worker.tokens.examples import chat_enabled
 
 TOKENIZER_FILES = ("config.json", "tokenizer*", "*.jinja", "special_tokens_map.json", "added_tokens.json",
-                   "vocab*", "merges.txt", "*.model", "chat_template*")  # fmt: skip
+                   "vocab*", "merges.txt", "*.model", "chat_template*",
+                   "additional_chat_templates/*.jinja")  # fmt: skip
 KEPT_TOKENIZERS = 2
 """Tokenizers that each thread caches; a large one takes about 100 MB."""
 

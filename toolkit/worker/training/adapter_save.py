@@ -19,7 +19,7 @@ from toolkit.errors import RunError
 from toolkit.export.prompt_contract import CONTRACT_FILE
 from toolkit.runs.run_dir import RunDir
 from toolkit.system.durable import commit_dir
-from toolkit.worker.models.older_readers import write_old_tokenizer_form
+from toolkit.worker.models.tokenizer_files import save_tokenizer
 from toolkit.worker.training.reporter import divergence_error
 
 ALLOWED_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja", ".yml", ".md")
@@ -44,8 +44,7 @@ def save_adapter(
     shutil.rmtree(staging, ignore_errors=True)  # left over when an earlier save was killed
     # without embeddings: they belong to the base model, and peft would query the hub to compare them
     model.save_pretrained(staging, save_embedding_layers=False)
-    tokenizer.save_pretrained(staging)
-    write_old_tokenizer_form(staging)
+    save_tokenizer(tokenizer, staging)
     shutil.copyfile(run.config_path, staging / "config.yml")
     if contract is not None:
         (staging / CONTRACT_FILE).write_text(contract, encoding="utf-8")
