@@ -121,9 +121,9 @@ class DataConfig(SettingsSection):
     repair_text: Optional[bool] = Field(
         False, description="Replace invalid bytes with U+FFFD and remove NUL characters, instead of rejecting the file"
     )
-    quotes: Optional[Literal["lines", "cells", "text"]] = Field(
+    quotes: Optional[Literal["lines", "cells", "text", "backslash"]] = Field(
         None,
-        description="Quotes in a CSV file: read lines of a quoted cell as rows, keep them, or read quotes as text",
+        description='Quotes in a CSV file: lines of a quoted cell as rows, or kept; quotes (or only \\") read as text',
     )
     header_row: Optional[Annotated[int, Field(ge=0, le=1000)]] = Field(
         None,

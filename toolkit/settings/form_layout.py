@@ -146,7 +146,8 @@ _FIELD_LAYOUTS: dict[str, FieldLayout] = {
     "data.number_names": FieldLayout("data", "Number repeated column names", "advanced", switch=True, empty="off"),
     "data.join_messages": FieldLayout("data", "Join messages into conversations", "advanced", switch=True, empty="off"),
     "data.quotes": FieldLayout("data", "Quotes", "advanced", empty="around cells, also across lines", words={
-        "lines": "Read lines of a cell as rows", "cells": "Keep cells across lines", "text": "Ordinary characters"}),
+        "lines": "Read lines of a cell as rows", "cells": "Keep cells across lines", "text": "Ordinary characters",
+        "backslash": "\\\" is a quote inside a cell"}),
     "data.header_row": FieldLayout("data", "Row of the column names", "advanced", empty="detect automatically"),
     "data.hub_config": FieldLayout("data", "Configuration", "advanced", empty="the default one", shown_when=_HUB),
     "data.hub_split": FieldLayout("data", "Split", "advanced", empty="train, or the only one", shown_when=_HUB),

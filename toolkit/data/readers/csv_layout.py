@@ -32,6 +32,8 @@ _RULER = re.compile(r"\s*:?[-=_+]{2,}:?\s*")
 
 CsvRow = list[str]
 
+_ESCAPED_QUOTE = re.compile(r'(?<!\\)((?:\\\\)*)\\"')
+
 
 @dataclass(frozen=True)
 class CsvLayout:
@@ -204,6 +206,24 @@ def swallowed_offer(record: Sequence[str], rows: Sequence[CsvRow], line: int, op
         now,
         replace(options, quotes="cells"),
     )
+
+
+def double_escaped_quotes(text: str) -> str:
+    """Return a text with "" for each quote behind a backslash, as Spark and MySQL write those inside a cell."""
+    return _ESCAPED_QUOTE.sub(r'\1""', text)
+
+
+def escaped_quotes_offers(sample: str, delimiter: str, options: ReadOptions) -> list[Offer]:
+    """Return the offer to read quotes behind backslashes as text, if all rows of the sample are then of equal width."""
+    if options.quotes == "backslash" or _ESCAPED_QUOTE.search(sample) is None:
+        return []
+    rows = [row for row in _sample_records(double_escaped_quotes(sample), delimiter) if row]
+    whole = rows[:-1] if len(sample) >= SAMPLE_CHARACTERS else rows
+    if len({len(row) for row in whole}) != 1 or len(whole[0]) < 2:
+        return []
+    shown = [row for row in whole if any('"' in cell for cell in row)] or whole
+    lines = shorten_preview("  \u2502  ".join(row) for row in shown)
+    return [Offer('Read \\" as a quote inside a cell', replace(options, quotes="backslash"), lines)]
 
 
 def text_quotes_offers(sample: str, delimiter: str, options: ReadOptions) -> list[Offer]:

@@ -27,6 +27,8 @@ from toolkit.data.readers.csv_layout import (
     SAMPLE_CHARACTERS,
     CsvLayout,
     detect_layout,
+    double_escaped_quotes,
+    escaped_quotes_offers,
     split_swallowed_lines,
     swallowed_offer,
     text_quotes_offers,
@@ -60,13 +62,14 @@ def read_csv(source: SourceFile) -> ReadOutcome:
             file.seek(0)
             return _read_text(file, text, writer, encoding.notices)
         _refuse_json(sample)
+        rewrite = double_escaped_quotes if options.quotes == "backslash" else str
         declared = re.match(r"sep=([^\w\s\"]|\t)\r?\n", sample)
         whole = len(sample) < SAMPLE_CHARACTERS
         named = declared.group(1) if declared else None
-        layout = detect_layout(sample[declared.end() if declared else 0 :], options, named, whole=whole)
+        layout = detect_layout(rewrite(sample[declared.end() if declared else 0 :]), options, named, whole=whole)
         file.seek(0)
-        drawn = DrawnLines(file, layout.drawn) if layout.drawn else None
-        records = _CsvRecords(drawn or file, layout, options, sample)
+        drawn = DrawnLines(map(rewrite, file), layout.drawn) if layout.drawn else None
+        records = _CsvRecords(drawn or map(rewrite, file), layout, options, sample)
         if declared:
             next(records.lines)  # the line "sep=;" that Excel writes is no header
         notices, offers = [*encoding.notices, *layout.notices], list(layout.offers)
@@ -145,7 +148,8 @@ class _CsvRecords:
         try:
             yield from self._rows()
         except _QuoteError as error:
-            offers = text_quotes_offers(self._sample, self._layout.delimiter, self._options)
+            given = (self._sample, self._layout.delimiter, self._options)
+            offers = [*escaped_quotes_offers(*given), *text_quotes_offers(*given)]
             raise UnreadableError(error.message, error.hint, offers) from error
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:

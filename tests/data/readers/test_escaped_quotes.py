@@ -1,0 +1,35 @@
+"""Quotes behind backslashes, as Spark and MySQL write them: refused as CSV, and read in one click."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.data.conftest import Opener
+from toolkit.data.read_options import ReadOptions, UnreadableError
+
+ROWS = r"""question,answer
+"He said \"lamp\", and left","C:\lamps\new"
+"Why?","Say \"so\", \\ and \n."
+"""
+
+
+def test_quotes_behind_backslashes_are_read_in_one_click(open_bytes: Opener) -> None:
+    with pytest.raises(UnreadableError) as refused:
+        open_bytes(ROWS)
+    offer = refused.value.offers[0]
+    assert offer.label == r"Read \" as a quote inside a cell"
+    assert offer.preview[0] == r'He said "lamp", and left │ C:\lamps\new'
+    table = open_bytes(ROWS, options=offer.options)
+    assert table.row(0) == {"question": 'He said "lamp", and left', "answer": r"C:\lamps\new"}
+    assert table.row(1)["answer"] == r'Say "so", \\ and \n.', "other backslashes stay"
+
+
+def test_a_backslash_in_front_of_the_end_of_a_cell_is_no_escape(open_bytes: Opener) -> None:
+    content = 'path,note\n"C:\\\\",a\n"D:\\\\",b\n'
+    assert open_bytes(content, options=ReadOptions(quotes="backslash")).row(0)["path"] == "C:\\\\"
+
+
+def test_without_equal_rows_it_is_not_offered(open_bytes: Opener) -> None:
+    with pytest.raises(UnreadableError) as refused:
+        open_bytes(ROWS + "a,b,c\n")
+    assert all("inside a cell" not in offer.label for offer in refused.value.offers)
