@@ -25,7 +25,7 @@ from toolkit.system import machine as machines
 from toolkit.system.locks import try_lock
 from toolkit.ui.configure import launch
 from toolkit.ui.frame import page as page_module
-from toolkit.ui.workspace import decided_settings
+from toolkit.ui.workspace import decided_settings, workspace
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -164,6 +164,19 @@ def test_an_old_start_request_expires(folder: Path) -> None:
     checked(app.run())
     assert not list_runs(folder)
     assert "start_request" not in app.session_state
+
+
+def test_a_press_on_a_summary_that_is_out_of_date_starts_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A preset is pressed, and Start before the page is drawn anew: the button still has the arguments of before."""
+    app = page()
+    with monkeypatch.context() as before:
+        before.setattr(workspace, "draft_version", lambda: -1)  # the page as it stood
+        app = checked(app.run())
+    app = start(app)
+    assert not list_runs(folder)
+    assert "Nothing was started: the settings changed after you saw this summary." in app.warning[0].value
+    start(app)
+    assert len(list_runs(folder)) == 1
 
 
 def test_start_uses_the_decisions_on_screen_and_the_current_other_settings(

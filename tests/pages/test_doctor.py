@@ -48,6 +48,18 @@ def checked(app: AppTest, wanted: str) -> AppTest:
     return app
 
 
+def test_configure_names_the_version_and_says_a_missing_cell_once(stage: Stage) -> None:
+    rows = "".join(f"what is {i}?,it is {i}!\n" for i in range(20))
+    bring(stage, f"{rows}what is 3?,it is 3!\nwhat is 99?,\n")
+    app = checked(stage.page("data"), "Exact duplicates")
+    checked(button(app, "Remove 1 row").click().run(), "Version 2")
+    app = checked(stage.page("configure"), "**1 finding in the data**")
+    text = words(app)
+    assert "Missing cells (1 row)" in text and "will be skipped" not in text
+    assert "Dataset path: bundled:orders.csv → **brought.csv (version 2)**" in text
+    assert "Train **demo-model** on **brought.csv (version 2)**" in text
+
+
 def test_a_fix_creates_a_version_and_undo_reverts_it(faulty: Stage) -> None:
     app = checked(faulty.page("data"), "Empty answers")
     assert "1 row repeats the prompt and answer of an earlier row" in words(app)

@@ -31,6 +31,7 @@ NEEDED_DISK_FILES = 1_000
 """Free inodes without which no run starts: a full table of inodes fails like a full disk, at any free space."""
 FIRST_UNPRIVILEGED_PORT = 1024
 """First port that a program without special rights may open."""
+SKIPPED_BECAUSE = "a missing cell in a column that the templates use"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 _ARGS = "training.training_args."
 
@@ -75,8 +76,7 @@ def _data_problems(config: Config, table: Table | None) -> list[Problem]:
     if usable < table.rows:
         skipped = table.rows - usable
         have = "has" if skipped == 1 else "have"
-        where = "a missing cell in a column that the templates use"
-        message = f"{skipped:,} of {format_plural(table.rows, 'row')} {have} {where} and will be skipped."
+        message = f"{skipped:,} of {format_plural(table.rows, 'row')} {have} {SKIPPED_BECAUSE} and will be skipped."
         found.append(Problem("data.path", message, "Fill the cells, or use other columns.", "warning"))
     return [*found, *size_problems(config, usable)]
 

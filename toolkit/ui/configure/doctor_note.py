@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import streamlit as st
 
 from toolkit.data.findings import Finding
+from toolkit.errors import Problem
+from toolkit.runs.preflight import SKIPPED_BECAUSE
 from toolkit.system.printable import format_plural
 from toolkit.ui.data.doctor_view import CHECKS_REFRESH_S
 from toolkit.ui.elements import scroll
@@ -26,6 +28,16 @@ def draw_data_checks_note(*, start_is_waiting: bool = False) -> None:
     start_is_waiting: the panel already shows the progress of the background worker.
     """
     st.fragment(_draw_note, run_every=CHECKS_REFRESH_S)(start_is_waiting)
+
+
+def without_found_gaps(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    """Leave out the warning on rows with missing cells once the data checks list them: the note says it."""
+    table = workspace.current_table()
+    checkup = read_checkup(table) if table is not None else None
+    kinds = {finding.kind for finding in (*checkup.findings, *checkup.accepted)} if checkup is not None else set()
+    if "missing" not in kinds or workspace.current_grid():  # a study may read other tables
+        return tuple(problems)
+    return tuple(one for one in problems if one.severity == "error" or SKIPPED_BECAUSE not in one.message)
 
 
 def _draw_note(start_is_waiting: bool) -> None:

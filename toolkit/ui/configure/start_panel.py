@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -17,9 +18,9 @@ from toolkit.settings.form_layout import describe_value
 from toolkit.system.machine import read_known_machine
 from toolkit.system.printable import format_plural
 from toolkit.ui.configure import forecast_view, launch, preset_bar
-from toolkit.ui.configure.doctor_note import draw_data_checks_note
+from toolkit.ui.configure.doctor_note import draw_data_checks_note, without_found_gaps
 from toolkit.ui.configure.replaced_settings import draw_reset_all
-from toolkit.ui.configure.start_summary import describe_start
+from toolkit.ui.configure.start_summary import describe_start, describe_table
 from toolkit.ui.configure.study_panel import draw_name_conflict
 from toolkit.ui.elements.error_boundary import show_error
 from toolkit.ui.elements.escape import escape_text
@@ -40,6 +41,7 @@ START_EXPIRY_SECONDS = 15.0
 _CHECK_DONE = QuestionState("done")
 _PRESSED_AT = "start_pressed"
 _REQUEST, _NAME, _START_ERROR = "start_request", "run_name", "start_failed"
+_DRAWN, _HELD = "start_drawn_version", "start_held"
 
 
 def draw_start_panel(reviewed: DraftReview) -> None:
@@ -49,7 +51,7 @@ def draw_start_panel(reviewed: DraftReview) -> None:
         _draw_start(reviewed)
         if reviewed.checking is not None:
             warm_questions.wait_for_answer(reviewed.checking, lambda: review_draft().checking or _CHECK_DONE, "review")
-        _draw_problems(reviewed.problems)
+        _draw_problems(without_found_gaps(reviewed.problems))
         draw_data_checks_note(start_is_waiting=reviewed.checking is not None)
     forecast_view.draw_forecast_panel(reviewed)
     _draw_changes()
@@ -74,8 +76,11 @@ def _draw_start(reviewed: DraftReview) -> None:
         disabled=bool(reviewed.errors) or not runs,
         key="start",
         on_click=_request_start,
-        args=(launch.start_ticket(),),
+        args=(launch.start_ticket(), workspace.draft_version()),
     )
+    # it stays while the panel draws itself anew, which the checks of the new settings cause
+    if time.monotonic() - st.session_state.get(_HELD, -math.inf) < START_EXPIRY_SECONDS:
+        st.warning("Nothing was started: the settings changed after you saw this summary. Check it, then press Start.")
     machine = read_known_machine(workspace.current_save_dir())
     where = f" This machine: {escape_text(machine.summary)}." if machine else ""
     slots = count_slots(workspace.current_save_dir(), machine)
@@ -102,8 +107,11 @@ def _draw_start(reviewed: DraftReview) -> None:
         show_error(failed)
 
 
-def _request_start(ticket: str) -> None:
+def _request_start(ticket: str, drawn: int) -> None:
+    """Note the press. drawn: version of the draft that the summary above the button described."""
     st.session_state[_REQUEST], st.session_state[_PRESSED_AT] = ticket, time.monotonic()
+    st.session_state[_DRAWN] = drawn
+    st.session_state.pop(_HELD, None)
 
 
 def _finish_request() -> None:
@@ -116,13 +124,18 @@ def _handle_request(reviewed: DraftReview) -> None:
 
     Another click interrupts the script wherever it reads the session or draws. The request therefore stays in the
     session until it is handled, usually by the next run of the page, or until it expires. A second press of the same
-    button starts nothing and only goes to the Runs page.
+    button starts nothing and only goes to the Runs page. A press after a preset, an import or another dataset starts
+    nothing while the panel still describes what was there before; a value that was just typed is meant.
     """
     ticket = st.session_state.get(_REQUEST)
     if ticket is None:
         return
     if time.monotonic() - st.session_state.get(_PRESSED_AT, time.monotonic()) > START_EXPIRY_SECONDS:
         del st.session_state[_REQUEST]
+        return
+    if st.session_state.get(_DRAWN, workspace.draft_version()) != workspace.draft_version():
+        del st.session_state[_REQUEST]
+        st.session_state[_HELD] = time.monotonic()
         return
     if reviewed.checking is not None:
         reviewed = review_draft(wait=HARD_STOP_WAIT_SECONDS)
@@ -193,6 +206,8 @@ def _draw_changes() -> None:
 def _draw_change(path: str, values: Sequence[str]) -> None:
     label = form_layout.get_field_layout(path).label if path in field_specs_by_path() else path
     old = describe_value(path, form.default_value(path)) if path in field_specs_by_path() else "one value"
+    if path == "data.path" and len(values) == 1 and (table := workspace.current_table()) is not None:
+        values = [describe_table(table)]  # the file of a repaired version has no name
     new = ", ".join(f"**{escape_text(value, 40)}**" for value in values[:6]) + (" …" if len(values) > 6 else "")
     with st.container(horizontal=True, vertical_alignment="center", wrap=False, gap="xxsmall"):
         st.caption(f"{escape_text(label)}: {escape_text(old, 40)} → {new}")

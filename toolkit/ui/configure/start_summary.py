@@ -28,7 +28,7 @@ def describe_start(reviewed: DraftReview) -> str:
     several_tables = any(varies_table(trial.settings) for trial in reviewed.trials)
     if table is None and not several_tables:
         return ""
-    label = "several datasets" if several_tables or table is None else _describe_table(table)
+    label = "several datasets" if several_tables or table is None else f"**{escape_text(describe_table(table), 100)}**"
     runs = reviewed.runs_to_start
     if not runs:
         return ""
@@ -43,9 +43,9 @@ def describe_start(reviewed: DraftReview) -> str:
     return ", ".join(parts)
 
 
-def _describe_table(table: Table) -> str:
-    name = f"**{escape_text(table.label, 80)}**"
-    return f"{name} (version {len(table.version.steps) + 1})" if table.version else name
+def describe_table(table: Table) -> str:
+    """Return a dataset's label, with its version if it was repaired: "tickets.csv (version 3)"."""
+    return f"{table.label} (version {len(table.version.steps) + 1})" if table.version else table.label
 
 
 def _name_or_count(names: Iterable[str], noun: str) -> str:
