@@ -29,6 +29,8 @@ providers._get_local_constants = lambda: (
 )
 
 os.environ["FTK_SPARE"] = "0"  # a test that wants a spare worker starts one
+# two processes of tests share two cores: further threads of torch would wait for each other, and compute while they do
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True, scope="session")
