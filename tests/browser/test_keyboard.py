@@ -22,6 +22,10 @@ from toolkit.runs.run_dir import RunDir, create_run
 from toolkit.system.durable import commit_dir
 
 PHONE = {"width": 390, "height": 844}
+COLUMNS_ARE_CLOSE = """() => [...document.querySelectorAll('[data-testid="stHorizontalBlock"]')]
+  .filter(row => row.querySelector(':scope > [data-testid="stColumn"]'))
+  .every(row => parseFloat(getComputedStyle(row).rowGap) <= 20)"""
+"""Whether columns that stand below one another leave no more room than paragraphs do."""
 PAGES = ("", "configure", "runs", "playground", "evaluate", "studies")
 LOOK = Path(__file__).with_name("structure.js").read_text(encoding="utf-8")
 
@@ -136,6 +140,8 @@ def test_pages_have_ordered_headings_named_controls_and_one_main_action(
         assert levels[0] == 1 and levels.count(1) == 1, (path, levels)
         assert all(after <= before + 1 for before, after in itertools.pairwise(levels)), (path, levels)
         serious[path] = check_with_axe(page)
+        if viewport == PHONE:
+            page.wait_for_function(COLUMNS_ARE_CLOSE, timeout=30_000)  # the style sheet arrives with the page
     page.close()
     assert {path: problems for path, problems in serious.items() if problems} == {}
     assert all(len(looks.pop("primary")) <= 1 for looks in found.values()), found
