@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -91,7 +92,8 @@ class PromptContract(FrozenModel):
 
     made: "training", or "export" for an adapter that was trained before contracts existed. precision: of the base's
     weights in training. adapter_precision: of the adapter's, "" in contracts that did not record it. generation: the
-    run's generation settings. versions: by library.
+    run's generation settings. versions: by library. rendered: the time that chat templates were given, None in
+    contracts that did not record it.
     """
 
     schema_: Annotated[int, Field(alias="schema")] = CONTRACT_SCHEMA
@@ -107,6 +109,7 @@ class PromptContract(FrozenModel):
     precision: str
     adapter_precision: str = ""
     quantized: bool
+    rendered: datetime | None = None
     golden: tuple[GoldenPrompt, ...]
 
     def dump(self) -> str:

@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,9 +19,9 @@ from typing import Any, Literal
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
 from toolkit.settings.model_source import bundled_model_folder, find_suggested_model, model_kind
-from toolkit.system.foreign_files import read_foreign_file, read_foreign_json
+from toolkit.system.foreign_files import read_foreign_json
 
-BASE_MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
+BASE_MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 HUB_TIMEOUT_S = 5.0  # for the Hub's first answer; a forecast is not worth a longer wait
 logger = logging.getLogger(__name__)
 _downloads: dict[str, threading.Thread] = {}
@@ -97,10 +98,12 @@ def _start_download(name: str) -> Literal["asking", "unknown"]:
 
 def _download_files(name: str) -> None:
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
 
     try:
         for file in BASE_MODEL_FILES:
-            hf_hub_download(name, file, etag_timeout=HUB_TIMEOUT_S)
+            with suppress(EntryNotFoundError):  # models have their chat template in one of two files, or none
+                hf_hub_download(name, file, etag_timeout=HUB_TIMEOUT_S)
     except Exception as error:  # noqa: BLE001 - without the Hub there is no forecast, whatever the reason
         logger.info("config of %s: %s", name, error)
 
@@ -127,7 +130,10 @@ def _read_base_model_cached(path: Path, stamp: int) -> BaseModelFiles:
 
 
 def _has_template(folder: Path) -> bool:
-    if (folder / "chat_template.jinja").is_file():
+    if (folder / "chat_template.jinja").is_file() or any(folder.glob("additional_chat_templates/*.jinja")):
         return True
-    settings = folder / "tokenizer_config.json"
-    return settings.is_file() and b'"chat_template"' in read_foreign_file(settings)
+    try:
+        settings = read_foreign_json(folder / "tokenizer_config.json")
+    except (OSError, ValueError):  # the tokenizer's own reader explains it
+        return False
+    return isinstance(settings, dict) and bool(settings.get("chat_template"))

@@ -47,6 +47,7 @@ from toolkit.worker.answering.golden_prompts import (
 from toolkit.worker.exporting.rounding_noise import measure_export_noise
 from toolkit.worker.models import load
 from toolkit.worker.models.load import stop_token_ids
+from toolkit.worker.tokens.encode import chat_templates_at
 from toolkit.worker.tokens.examples import encode_example_prompt
 
 
@@ -85,6 +86,11 @@ def replay_golden_prompts(run: RunDir, form: ExportForm, contract: PromptContrac
         copy = read_contract(export.folder)
         tokenizer = export.tokenizer or load.load_tokenizer(config, export.folder)
         renderer = _make_renderer(copy, sorted({name for golden in contract.golden for name in golden.cells}))
+        with chat_templates_at(contract.rendered):
+            played = tuple(
+                _replay_prompt(config, export.model, tokenizer, golden, renderer.example(golden.cells))
+                for golden in contract.golden
+            )
         return ExportReplay(
             template_sha256=hash_templates(copy.template.prompt, copy.template.completion, copy.template.messages),
             chat_template_sha256=chat_template_hash(tokenizer),
@@ -93,10 +99,7 @@ def replay_golden_prompts(run: RunDir, form: ExportForm, contract: PromptContrac
             dtype=export.dtype,
             precision=export.precision,
             adapter_precision=read_adapter_precision(export.model),
-            played=tuple(
-                _replay_prompt(config, export.model, tokenizer, golden, renderer.example(golden.cells))
-                for golden in contract.golden
-            ),
+            played=played,
         )
 
 

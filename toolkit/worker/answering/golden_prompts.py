@@ -12,6 +12,7 @@ import logging
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,6 +34,7 @@ from toolkit.export.prompt_contract import (
 )
 from toolkit.runs.events import EventReporter
 from toolkit.worker.models.load import is_quantized, stop_token_ids
+from toolkit.worker.tokens.encode import chat_templates_at
 from toolkit.worker.tokens.examples import chat_enabled, encode_example_prompt
 from toolkit.worker.tokens.prepared_rows import RowSource
 
@@ -67,10 +69,11 @@ def make_contract(
     made: str = "training",
 ) -> PromptContract:
     """Return the contract of `model` in its present state. folder: of its base model. Raises what a library raises."""
-    was_training = model.training
+    was_training, now = model.training, datetime.now()  # local time, as chat templates write it
     model.eval()
     try:
-        golden = tuple(_answer_golden_prompts(config, model, tokenizer, source))
+        with chat_templates_at(now):
+            golden = tuple(_answer_golden_prompts(config, model, tokenizer, source))
     finally:
         model.train(was_training)
     return PromptContract(
@@ -86,6 +89,7 @@ def make_contract(
         precision=str(_base_model(model).dtype).removeprefix("torch."),
         adapter_precision=read_adapter_precision(model),
         quantized=is_quantized(_base_model(model)),
+        rendered=now,
         golden=golden,
     )
 

@@ -153,6 +153,17 @@ def check_model_folder(folder: Path, *, weights: bool = True) -> None:
         )
 
 
+def check_weights_are_found(folder: Path) -> None:
+    """Raise ToolkitError if the safetensors files of a checked folder have other names than transformers looks for."""
+    named = ("model.safetensors", "model.safetensors.index.json")
+    other = str(read_model_settings(folder).get("transformers_weights", ""))
+    if not any((folder / name).is_file() for name in (*named, other)):
+        found = ", ".join(sorted(path.name for path in folder.glob("*.safetensors"))[:3])
+        message = f"The model '{folder.name}' has no model.safetensors and no index of its parts, but {found}."
+        hint = "Enter a model in the format of transformers, or download it again with all its files."
+        raise ToolkitError(message, hint, BAD_MODEL)
+
+
 def read_model_settings(folder: Path) -> dict[str, Any]:
     """Return the content of config.json. Raises ToolkitError."""
     settings = _read_json(folder / "config.json")

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import (
@@ -43,11 +44,14 @@ _LOAD_ERRORS = (
     TypeError,
     SafetensorError,
     RecursionError,
+    StrictDataclassError,
 )
 """Errors that transformers raises for a broken or unsupported model. Memory errors are not among them."""
 _VOCABULARY_SIZES: WeakKeyDictionary[PreTrainedTokenizerBase, int | None] = WeakKeyDictionary()
 _SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 MAX_TOKEN_ID = 2**31
+_OTHER_SIZES = "ignore_mismatched_sizes"
+"""Name of an argument that transformers suggests in a RuntimeError, when a weight has another size than expected."""
 
 
 def detect_compute_device(config: Config, processes: int = 1) -> ComputeDevice:
@@ -181,12 +185,18 @@ def explain_load_errors(name: str | None) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        if _OTHER_SIZES in str(error):
+            message = f"The weights of '{name}' have other sizes than its config.json says."
+            raise ToolkitError(
+                message, "They belong to different models. Download the model again.", BAD_MODEL
+            ) from error
         # tokenizers raises a plain Exception, and a panic that is no Exception
         if not (
             isinstance(error, _LOAD_ERRORS) or type(error) is Exception or type(error).__name__ == "PanicException"
         ):
             raise
-        message = f"The model '{name}' can't be loaded: {first_error_line(error)}."
+        reason = " ".join(str(error).split()) if isinstance(error, StrictDataclassError) else first_error_line(error)
+        message = f"The model '{name}' can't be loaded: {reason}."
         hint = "Check that it is a complete causal language model that the installed transformers version supports."
         raise ToolkitError(message, hint, BAD_MODEL) from error
 

@@ -31,10 +31,25 @@ def build_lora_config(config: Config, model: PreTrainedModel) -> LoraConfig:
     if problems:
         raise ConfigError(problems)
     arguments = lora_args(config)
+    if arguments.get("target_modules") == "all-linear" and (routers := _list_routers(model)):
+        arguments["exclude_modules"] = [*(arguments.get("exclude_modules") or []), *routers]
     # without it peft would train a copy of a shared weight and leave the other module with the old one
     if arguments.get("modules_to_save") and getattr(model.config, "tie_word_embeddings", False):
         arguments["ensure_weight_tying"] = True
     return LoraConfig(**arguments)
+
+
+def _list_routers(model: PreTrainedModel) -> list[str]:
+    """Return the ends of the names of linear layers that choose experts and return more than one tensor.
+
+    PEFT takes them for plain layers, and fails in the first step.
+    """
+    named = (name for name, part in model.named_modules() if isinstance(part, nn.Linear) and _is_router(part))
+    return sorted({".".join(name.split(".")[-2:]) for name in named})
+
+
+def _is_router(part: nn.Module) -> bool:
+    return type(part).__name__.endswith("Router")
 
 
 def _target_problems(config: Config, model: PreTrainedModel) -> list[Problem]:

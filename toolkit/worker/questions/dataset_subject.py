@@ -29,6 +29,7 @@ from toolkit.worker.models import load
 from toolkit.worker.models.architecture import check_lora_targets
 from toolkit.worker.models.folder import (
     check_model_folder,
+    check_weights_are_found,
     download_model,
     local_model_folder,
     read_model_settings,
@@ -100,6 +101,7 @@ def tokenizer_folder(config: Config, report_phase: _ReportPhase) -> Path:
     Raises ToolkitError: the files can't be found or downloaded.
     """
     folder = local_model_folder(config)
+    is_local = folder is not None
     if folder is None:
         name = str(config.model.hf_model_ckpt)
         try:
@@ -107,7 +109,9 @@ def tokenizer_folder(config: Config, report_phase: _ReportPhase) -> Path:
         except (LocalEntryNotFoundError, ValueError):
             report_phase(f"downloading the tokenizer of {name}", patient=True)
             folder = download_model(name, TOKENIZER_FILES)
-    check_model_folder(folder, weights=False)
+    check_model_folder(folder, weights=is_local)
+    if is_local:
+        check_weights_are_found(folder)
     return folder
 
 

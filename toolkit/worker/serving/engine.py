@@ -170,12 +170,23 @@ class Engine:
         if uses_tools:
             self._check_tools_written(turns)
         try:
-            return encode_conversation_prompt(self.tokenizer, [*turns, Message("assistant", "")])
+            prompt = encode_conversation_prompt(self.tokenizer, [*turns, Message("assistant", "")])
         except Exception as error:  # a template may raise any exception for roles that it does not know
             reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
             message = f"The model's chat template rejects these messages: {reason[0]}"
             hint = "Change the order or the roles of the messages."
             raise RequestError(message, hint, param="messages") from error
+        if system and system.strip() not in prompt[0]:
+            self._check_system_written(turns)
+        return prompt
+
+    def _check_system_written(self, turns: Sequence[Message]) -> None:
+        """Raise RequestError if the chat template leaves out the system message; some write it in another form."""
+        facts = read_outline(self.tokenizer, outline_conversation(turns))
+        if facts and "text_unwritten" in facts.unwritten:
+            message = "This model's chat template leaves out the system message."
+            hint = "Remove it, or put its text into the first user message."
+            raise RequestError(message, hint, code="system_not_supported", param="messages")
 
     def _check_tools_written(self, turns: Sequence[Message]) -> None:
         """Raise RequestError if the chat template leaves out tools, tool calls or tool results."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 from jinja2 import TemplateError
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import chat_template_utils
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from toolkit.data.conversations import MessageDict
@@ -17,6 +21,18 @@ from toolkit.errors import ToolkitError
 TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
 """What a chat template raises for a conversation that it rejects or does not expect."""
 CharacterSpan = tuple[int, int]
+
+
+@contextmanager
+def chat_templates_at(moment: datetime | None) -> Iterator[None]:
+    """Let chat templates that write the date write that of `moment` inside the block, in all threads; None is now."""
+    library, before = vars(chat_template_utils), chat_template_utils.datetime
+    try:
+        if moment is not None:
+            library["datetime"] = SimpleNamespace(now=lambda: moment)
+        yield
+    finally:
+        library["datetime"] = before
 
 
 class RejectedConversationsError(ToolkitError):
