@@ -134,6 +134,13 @@ def test_comments_of_unknown_people_are_no_conversation(open_bytes: Opener) -> N
     assert suggest_for_table(open_rows(open_bytes, row)).kind == "ask"
 
 
+@pytest.mark.parametrize(
+    "thread", [[{"": 1}], [{"": {}, "body": 1}], {"a": [{"public": [], "author": [], "text": ""}]}]
+)
+def test_objects_of_any_kind_are_no_thread(open_bytes: Opener, thread: Any) -> None:
+    assert open_rows(open_bytes, {"a": thread, "requester_id": 5}).columns == ("a", "requester_id")
+
+
 def test_html_becomes_lines_of_text() -> None:
     assert strip_html("<p>One &amp; <b>two</b></p><style>p {}</style><div>three<br>four&nbsp;</div>") == (
         "One & two\nthree\nfour"

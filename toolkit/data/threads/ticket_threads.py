@@ -130,8 +130,9 @@ def _text(message: Said) -> str:
 
 def _written_text(message: Said) -> tuple[str, bool]:
     """Return the text of a message as it is written, and whether it is HTML."""
-    name = next((name for name in _TEXT_NAMES if isinstance(message.get(name), str)), "")
-    return message.get(name, ""), name in _HTML_NAMES and is_html(message[name])
+    name = next((name for name in _TEXT_NAMES if isinstance(message.get(name), str)), None)
+    text = "" if name is None else message[name]
+    return text, name in _HTML_NAMES and is_html(text)
 
 
 def _opening_text(cell: str | None) -> str:
