@@ -149,4 +149,6 @@ def _browsers() -> list[psutil.Process]:
 def give(page: Page, file: Path) -> None:
     """Upload a dataset in the first upload box of the Data page; the second is for a test file."""
     box = page.get_by_test_id("stFileUploader").filter(has_text="file, up to")
+    # the box of the file before stands beside the new one until the page has run again
+    box = box.filter(has_not=page.get_by_test_id("stFileChip"))
     box.locator("input[type=file]").set_input_files(file)
