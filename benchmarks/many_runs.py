@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,8 +51,12 @@ def copy_run(source: Path, number: int) -> None:
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(1_700_000_000 + 60 * number))
     target = source.parent / f"{stamp}-{'abcdefghij'[number % 10] * 4}"
     target.mkdir()
-    for name in ("config.yml", "events.jsonl", "claim"):
+    for name in ("events.jsonl", "claim"):
         shutil.copyfile(source / name, target / name)
+    settings = (source / "config.yml").read_text()
+    for field, value in (("seed", number), ("learning_rate", f"{1e-4 * (1 + number / 1000):.7f}")):
+        settings = re.sub(rf"\b{field}: \S+", f"{field}: {value}", settings)
+    (target / "config.yml").write_text(settings)
     meta = {**json.loads((source / "run.json").read_text()), "id": target.name, "name": f"run {number:,}"}
     (target / "run.json").write_text(json.dumps(meta))
 

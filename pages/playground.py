@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import streamlit as st
 
-from toolkit.runs.run_dir import list_runs
 from toolkit.ui.frame import page
 from toolkit.ui.frame.first_visit import show_first_visit
 from toolkit.ui.frame.status_strip import list_live_runs
 from toolkit.ui.playground.playground_view import draw_playground
-from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.run_entries import read_run_entries
+from toolkit.ui.workspace.run_entries import read_runs_with_adapter
 
 with page.page_frame("playground"):
-    all_runs, _ = read_run_entries(list_runs(workspace.current_save_dir()))
-    runs_with_adapter = [entry for entry in all_runs if entry.status.adapter_ready]
+    runs_with_adapter, all_runs = read_runs_with_adapter()
     if runs_with_adapter:
         draw_playground(runs_with_adapter, all_runs)
         page.show_next_step("configure", "Change a setting and train again")

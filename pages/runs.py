@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from toolkit.runs.run_dir import list_runs
 from toolkit.ui.elements.error_boundary import show_error
 from toolkit.ui.elements.scroll import scroll_if_requested
 from toolkit.ui.frame import page
@@ -18,12 +17,11 @@ from toolkit.ui.runs.run_outcome import draw_run_result
 from toolkit.ui.runs.run_settings import draw_run_header, draw_run_settings
 from toolkit.ui.runs.run_table import draw_live_run_table
 from toolkit.ui.runs.run_view import draw_live_run
-from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.run_chooser import choose_shown_run
-from toolkit.ui.workspace.run_entries import read_run_entries
+from toolkit.ui.workspace.run_entries import list_offered_runs, read_run_entries
 
 with page.page_frame("runs"):
-    entries, unreadable = read_run_entries(list_runs(workspace.current_save_dir()))
+    entries, unreadable = read_run_entries(list_offered_runs())
     show_first_visit()
     if entries:
         chosen = choose_shown_run(entries, "Run")

@@ -16,8 +16,8 @@ from toolkit.runs import event_facts, kept_facts, status
 from toolkit.runs.events import EventWriter
 from toolkit.runs.kept_facts import KEPT_FACTS_FILE, forget_kept_facts
 from toolkit.runs.run_dir import RunDir, create_run, list_runs
-from toolkit.runs.status import RunStatus, read_run_statuses
-from toolkit.ui.workspace import run_facts
+from toolkit.runs.status import RunStatus, has_last_event, read_open_statuses, read_run_statuses
+from toolkit.ui.workspace import run_entries, run_facts, workspace
 from toolkit.ui.workspace.run_entries import read_run_entries
 
 
@@ -45,6 +45,7 @@ def start_again(runs: list[RunDir]) -> None:
     event_facts._cached_logs.clear()
     event_facts._cached_curves.clear()
     status._ENDED.clear()
+    status._ENDED_LOGS.clear()
     run_facts._SUMMARIES.clear()
     assert runs
 
@@ -127,6 +128,51 @@ def test_a_file_that_this_installation_has_not_written_is_not_believed(
         run_id: one.step for run_id, one in before[0].items()
     }
     assert len(set(read)) >= 6
+
+
+def test_the_open_runs_are_found_without_reading_an_ended_run(
+    runs: list[RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed, waiting = runs[2], runs[3]
+    with EventWriter(failed.events_path, attempt=2) as events:
+        events.append("failed", message="it was too large", trace="x" * 5000)  # too long for the look at the end
+    with EventWriter(waiting.events_path, attempt=2) as events:
+        events.append("interrupted", message="the power failed")
+    read: list[str] = []
+    original = event_facts.read_events
+    monkeypatch.setattr(event_facts, "read_events", lambda path, *more: read.append(path) or original(path, *more))
+    for _ in range(2):
+        assert [(run.id, one.state) for run, one in read_open_statuses(runs)] == [
+            (runs[0].id, "queued"),
+            (failed.id, "failed"),
+            (waiting.id, "queued"),
+        ]
+    assert set(read) <= {failed.events_path, waiting.events_path}
+    with EventWriter(runs[4].events_path, attempt=2) as events:
+        events.append("requeued")
+    assert not has_last_event(runs[4])
+    with runs[5].events_path.open("ab") as file:
+        file.write(b'{"kind":"requeued","c":1}\n{"kind":"fin')  # a damaged line, and one that is being written
+    assert has_last_event(runs[5])
+
+
+def test_of_many_runs_the_newest_are_offered_with_the_open_and_the_chosen_one(
+    runs: list[RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_entries, "MAX_OFFERED_RUNS", 2)
+    monkeypatch.setattr(workspace, "current_save_dir", lambda: runs[0].save_dir)
+    monkeypatch.setattr(workspace, "chosen_run_id", lambda: runs[4].id)
+    state: dict[str, bool] = {}
+    monkeypatch.setattr(run_entries.st, "session_state", state)
+    with EventWriter(runs[6].events_path, attempt=2) as events:
+        events.append("requeued")
+    assert run_entries.list_offered_runs() == [runs[0], runs[1], runs[4], runs[6]]
+    assert run_entries.read_runs_with_adapter() == ([], run_entries.read_run_entries(runs)[0])
+    (runs[5].adapter_dir).mkdir()
+    (runs[5].adapter_dir / "COMMIT.json").write_text("{}")  # none of the offered ones has an adapter
+    assert [entry.run for entry in run_entries.read_runs_with_adapter()[0]] == [runs[5]]
+    state[run_entries.ALL_RUNS] = True
+    assert run_entries.list_offered_runs() == runs
 
 
 def test_a_folder_with_few_runs_has_no_such_file(runs: list[RunDir], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from toolkit.config import Config
 from toolkit.errors import ConfigError
 from toolkit.settings import yaml_file
+from toolkit.settings.draft import default_draft
 from toolkit.settings.validation import parse_draft
 from toolkit.settings.yaml_file import (
     SCHEMA_HEADER,
@@ -132,3 +134,80 @@ def test_the_fast_parser_reads_what_the_other_one_reads(text: str) -> None:
         except (yaml.YAMLError, ValueError):
             return
     assert found[0] == found[1]
+
+
+LAYOUTS = (
+    "a: 1\nb:\n  c: |\n    x\n\n     y\n  d: >-\n    foo\n    bar\n",
+    "a:\n  b: 'x\n\n    y'\n",
+    "yes: 1\nno:\n  on: 2\n",
+    "a: {b: 1,\nc: 2}\n",
+    'a: "x\ny: 1"\n',
+    "a: 1\na: 2\n",
+    "a:\n  b: 1\n  b: 2\n",
+    "a: &x 1\nb: *x\n",
+    "<<: {a: 1}\n",
+    "a:\n  <<: {b: 1}\n",
+    "---\na: 1\n",
+    "a: 1\n---\nb: 2\n",
+    "a:\n  ---\n",
+    "a:\n- 1\n- b: 2\nc: 3\n",
+    "a:\n  - 1\n",
+    "a:\n  b\n  c\n",
+    "a:\n  b\n  c: 1\n",
+    "? a\n: 1\n",
+    "a: 1\r\nb: 2\r\n",
+    "a:\r\n  b: 1\r\n",
+    "a:\n  b: 1\n# d\n  c: 2\n",
+    "a: |+\n  x\n\n\nb: 1\n",
+    "a: |2\n    x\nb: 1\n",
+    "a:\n  b: |1\n    x\n",
+    "a:\n\tb: 1\n",
+    "a: 1\n  b: 2\n",
+    "a:  # note\n  b: 1\n",
+    "a:\n  b: 1\n c: 2\n",
+    "a:\n   b: 1\n",
+    " a: 1\nb: 2\n",
+    "a:\n   b: 1\n  c: 2\n",
+    "a: [1, 2\nb: 3]\n",
+    "a:\n  b: 2026-01-01\n  c: 0x1F\n  d: ~\n",
+    "a: !!python/none x\n",
+    "'A': 1\nA: 2\n",
+    "a:\n  x: 1\n   \n  y: |\n    q\n\n",
+    "a:\n  x: 1\n...\n",
+    "a: 1\x85b: 2\n",
+    "a:\n",
+    "a:\n  b: 1",
+    "a:\n" * 2,
+    "# only a comment\n",
+    "a:\n  b: {}\n  c: []\n",
+)
+
+
+@pytest.mark.parametrize("text", LAYOUTS, ids=repr)
+def test_a_text_that_is_read_line_by_line_means_the_same(text: str) -> None:
+    def read(parse: Callable[[str], Any]) -> str:
+        try:
+            return repr(parse(text))
+        except (yaml.YAMLError, ValueError):
+            return "refused"
+
+    assert yaml_file._parse_blocks(text) is None or read(yaml_file._parse_blocks) in (
+        read(yaml_file._parse_plain_yaml),
+        "{}",
+    )
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, 900), st.text("ab: \n'\"|>#{}[],&*!?%-\t", max_size=4)), max_size=3))
+def test_a_changed_config_is_read_or_refused_as_a_whole_is(changes: list[tuple[int, str]]) -> None:
+    text = dump_draft(default_draft())
+    for at, added in changes:
+        text = text[:at] + added + text[at + 1 :]
+    found = yaml_file._parse_blocks(text)
+    assert not found or found == yaml_file._parse_plain_yaml(text)
+
+
+def test_what_was_read_can_be_changed_without_an_effect_on_the_next_reading() -> None:
+    text = "lora:\n  target_modules:\n  - q\n  r: 8\n"
+    load_draft(text)["lora"]["target_modules"].append("v")
+    assert load_draft(text) == {"lora": {"target_modules": ["q"], "r": 8}}

@@ -17,7 +17,7 @@ from toolkit.export.gguf_ladder import LADDER_COLUMNS, GgufRung, describe_smalle
 from toolkit.export.parity_certificate import VERDICT_WORDS
 from toolkit.lifecycle.resume_policy import can_resume
 from toolkit.runs.run_dir import RunDir, list_runs, read_run_meta
-from toolkit.runs.status import RunStatus, read_run_status, read_run_statuses
+from toolkit.runs.status import RunStatus, read_open_statuses, read_run_status
 from toolkit.system.printable import format_duration, format_plural, format_share
 
 ProgressLine = Callable[[RunStatus, int], None]
@@ -73,7 +73,7 @@ def _describe_activity(run: RunDir, status: RunStatus, interrupts: int) -> str:
     if status.state == "queued" and status.reason == "disk_full":
         return "waiting for free disk space; the run then continues automatically"
     if status.state == "queued":
-        others = read_run_statuses(other for other in list_runs(run.save_dir) if other.id < run.id)
+        others = read_open_statuses(other for other in list_runs(run.save_dir) if other.id < run.id)
         before = sum(not status.has_ended for _, status in others)
         return f"waiting: {format_plural(before, 'run')} ahead in the queue" if before else "starting"
     return status.phase or status.state

@@ -15,7 +15,7 @@ from typing import Literal
 
 from toolkit.errors import RunError
 from toolkit.runs.run_dir import RunDir, list_runs
-from toolkit.runs.status import read_run_statuses
+from toolkit.runs.status import read_open_statuses
 from toolkit.system.durable import durable_write
 from toolkit.system.foreign_files import read_foreign_json
 from toolkit.system.locks import LOCK_TIMEOUT_SECONDS, try_lock
@@ -35,7 +35,7 @@ def sort_queued_runs(queued: Sequence[RunDir]) -> list[RunDir]:
 
 def list_queued_runs(save_dir: Path) -> list[RunDir]:
     """Return all queued runs of a save_dir in the order in which they will start."""
-    found = read_run_statuses(list_runs(save_dir))
+    found = read_open_statuses(list_runs(save_dir))
     return sort_queued_runs([run for run, status in found if status.state == "queued"])
 
 

@@ -33,7 +33,7 @@ from toolkit.runs.checkpoints import has_checkpoint_room
 from toolkit.runs.end_reasons import Explanation, explain_exception
 from toolkit.runs.run_dir import RunDir, is_run_approved, list_runs, read_run_config
 from toolkit.runs.slots import describe_share, list_slot_paths
-from toolkit.runs.status import RunStatus, ended_run_fingerprint, read_run_status
+from toolkit.runs.status import RunStatus, ended_run_fingerprint, has_last_event, read_run_status
 from toolkit.services.fork_client import LOST_EXIT_CODE
 from toolkit.system.durable import remove_leftover_dirs
 from toolkit.system.locks import LockHolder, boot_id, is_lock_held, read_lock_holder
@@ -236,8 +236,8 @@ class Supervisor:
     def _check_open_run(self, run: RunDir, queue: list[tuple[RunDir, bool]]) -> None:
         # before the status: a change in between then differs from the fingerprint, and the run is checked again
         fingerprint = ended_run_fingerprint(run)
-        status = read_run_status(run)
-        if status.explained:
+        status = None if has_last_event(run) else read_run_status(run)
+        if status is None or status.explained:
             self._ended_runs[run.id] = fingerprint
             self._run_has_ended = True
             self._dead_since.pop(run.id, None)

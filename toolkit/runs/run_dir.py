@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -176,7 +177,13 @@ def list_runs(save_dir: Path) -> list[RunDir]:
             names = [e.name for e in entries if ID_PATTERN.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
-    return [RunDir(root / name) for name in sorted(names, reverse=True)]
+    return [_run_dir(root, name) for name in sorted(names, reverse=True)]
+
+
+@lru_cache(maxsize=20_000)
+def _run_dir(root: Path, name: str) -> RunDir:
+    """Return the run of that id. Kept: making 10,000 paths takes a tenth of a second."""
+    return RunDir(root / name)
 
 
 def open_run(save_dir: Path, run_id: str) -> RunDir:

@@ -14,14 +14,17 @@ from typing import Literal
 
 from toolkit.errors import RunError
 from toolkit.runs.event_facts import EventFacts, LoggedFacts, read_event_facts, update_event_facts
-from toolkit.runs.events import Event
-from toolkit.runs.kept_facts import is_there, stamp_file, write_kept_facts
+from toolkit.runs.events import TERMINAL_KINDS, Event, read_events
+from toolkit.runs.kept_facts import FileStamp, is_there, stamp_file, write_kept_facts
 from toolkit.runs.run_dir import RunDir, is_run_alive, read_stop_reason
 from toolkit.system.durable import COMMIT_NAME
 
 logger = logging.getLogger(__name__)
 _ENDED: dict[str, tuple[EventFacts, RunStatus]] = {}
 """The status of each ended run that was read, with the facts that it was derived from, by the run's path."""
+_ENDED_LOGS: dict[str, FileStamp] = {}
+"""The stamp of each log whose last event ends the run, by the log's path."""
+LAST_EVENT_BYTES = 1024
 RunState = Literal[
     "queued", "starting", "running", "stopping", "finished", "paused", "stopped", "cancelled", "failed", "interrupted"
 ]
@@ -197,6 +200,30 @@ def _describe_ended(run: RunDir, facts: EventFacts) -> RunStatus:
         found = derive_run_status(facts, lock_held=False, claimed=False, stop_requested=False)
         known = _ENDED[name] = (facts, replace(found, adapter_ready=ready))
     return known[1]
+
+
+def has_last_event(run: RunDir) -> bool:
+    """Return whether the end of a run's log shows that the run has ended; if not, only its status says.
+
+    Of thousands of runs nearly all have ended, and reading their whole logs takes a minute.
+    """
+    name = f"{run.path}/events.jsonl"
+    try:
+        stamp = stamp_file(name)
+        if _ENDED_LOGS.get(name) == stamp:
+            return True
+        last, _ = read_events(Path(name), max(0, stamp[1] - LAST_EVENT_BYTES))
+    except (OSError, RunError):  # no log yet, or one that can't be read, which reading the status explains
+        return False
+    if not last or last[-1]["kind"] not in TERMINAL_KINDS:
+        return False
+    _ENDED_LOGS[name] = stamp
+    return True
+
+
+def read_open_statuses(runs: Iterable[RunDir]) -> list[tuple[RunDir, RunStatus]]:
+    """Return what `read_run_statuses` returns, without most of the ended runs, whose logs are not read."""
+    return read_run_statuses(run for run in runs if not has_last_event(run))
 
 
 def read_run_statuses(runs: Iterable[RunDir]) -> list[tuple[RunDir, RunStatus]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,17 @@ import yaml
 
 from toolkit.config import BUNDLED, SCHEMA_VERSION, Config
 from toolkit.errors import ConfigError, Problem
+from toolkit.settings.draft import copy_values
 from toolkit.system.foreign_files import open_regular_file
 
 SCHEMA_HEADER = f"# finetuning-toolkit config, schema {SCHEMA_VERSION}"
 MAX_YAML_BYTES = 1_000_000  # a config has 3 kB; a larger file is most likely another file
 MAX_YAML_DEPTH = 20  # levels of nesting; the schema has 4, and the parser recurses
 MAX_YAML_PARTS = 20_000  # names, values and brackets: the parser takes 20 seconds for those that fit into 1 MB
+MAX_DIVIDED_CHARACTERS, MAX_DIVIDED_DEPTH = 20_000, 8  # of a text that is parsed line by line
+_BLOCK_START = re.compile(r"^(?=[A-Za-z_])", re.MULTILINE)
+_NAME_ALONE, _INDENTED, _INDENT = re.compile(r"\w+:"), re.compile(r"(  [^\n]*\n)+"), re.compile(r"^  ", re.MULTILINE)
+_DOCUMENT_MARK = re.compile(r"^(---|\.\.\.|%)", re.MULTILINE)
 _SCHEMA_LINE = re.compile(r"^#\s*finetuning-toolkit config, schema (\d{1,9})\s*$", re.MULTILINE)
 
 
@@ -63,7 +69,7 @@ def load_draft(text: str) -> dict[str, Any]:
         )
         raise _config_file_error(message, "Update the toolkit to read it.")
     try:
-        draft = _parse_plain_yaml(text)
+        draft = copy_values(_parse_blocks(text)) or _parse_plain_yaml(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -99,6 +105,46 @@ def with_absolute_paths(config: Config) -> Config:
     if data.test_path is not None:
         data = data.model_copy(update={"test_path": str(Path(data.test_path).expanduser().absolute())})
     return config.model_copy(update={"model": model, "data": data})
+
+
+@lru_cache(maxsize=2048)
+def _parse_blocks(text: str, depth: int = 0) -> dict[str, Any] | None:
+    """Return the settings of a text, parsed line by line where it has plain lines; None if only the whole can be read.
+
+    The files of many runs differ in a few lines, and each line is parsed once. The result is shared: change nothing.
+    """
+    found: dict[str, Any] = {}
+    if len(text) > MAX_DIVIDED_CHARACTERS or depth > MAX_DIVIDED_DEPTH:
+        return None
+    for block in _BLOCK_START.split(text):
+        part = _parse_nested_block(block, depth) or _parse_block(block)
+        is_indented = part and not _BLOCK_START.match(block)  # names before the first block: another indentation
+        if part is None or is_indented or not found.keys().isdisjoint(part):
+            return None
+        found |= part
+    return found
+
+
+def _parse_nested_block(block: str, depth: int) -> dict[str, Any] | None:
+    """Return the settings of a name with an indented block of names; None for any other block."""
+    name, _, below = block.partition("\n")
+    if not _NAME_ALONE.fullmatch(name) or not _INDENTED.fullmatch(below):
+        return None
+    inner, outer = _parse_blocks(_INDENT.sub("", below), depth + 1), _parse_block(name)
+    return dict.fromkeys(outer, inner) if inner and outer else None
+
+
+@lru_cache(maxsize=20_000)
+def _parse_block(block: str) -> dict[str, Any] | None:
+    """Return the settings of a block, {} for comments; None if it is no plain mapping."""
+    if _DOCUMENT_MARK.search(block):
+        return None
+    try:
+        _check_plain_yaml(block, _FastLoader)
+        part = _FastLoader(block).get_single_data()
+    except (yaml.YAMLError, ValueError):
+        return None
+    return part if isinstance(part, dict) else {} if part is None else None
 
 
 def _parse_plain_yaml(text: str) -> Any:

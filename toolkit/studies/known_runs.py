@@ -11,7 +11,7 @@ from typing import Any
 
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
-from toolkit.runs.kept_facts import FileStamp, stamp_file
+from toolkit.runs.kept_facts import FileStamp, keep_fact, recall_fact, stamp_file
 from toolkit.runs.run_dir import RunDir, list_runs, read_run_config, read_run_meta
 from toolkit.settings.training_content import hash_training_content, leave_chosen_open
 from toolkit.studies.question import (
@@ -47,6 +47,25 @@ def list_known_runs(save_dir: Path, name: str) -> list[KnownRun]:
             # the list of runs shows this error to the user
             logger.info("run %s can't be part of a study: %s", run.id, error)
     return [one for one in found if one.content]
+
+
+def read_study_name(run: RunDir) -> str:
+    """Return the name of the run's study, "" for none. Raises RunError."""
+    try:
+        stamp = stamp_file(f"{run.path}/run.json")
+    except OSError:  # reading it explains why
+        stamp = ()
+    return _read_study_name(run, stamp)
+
+
+@lru_cache(maxsize=20_000)
+def _read_study_name(run: RunDir, stamp: FileStamp) -> str:
+    kept = recall_fact(str(run.path.parent), run.id, "study", stamp)
+    if kept is not None:
+        return str(kept)
+    name = clean_study_name(str(read_run_meta(run).get("study") or ""))
+    keep_fact(str(run.path.parent), run.id, "study", stamp, name)
+    return name
 
 
 @lru_cache(maxsize=20_000)

@@ -16,9 +16,9 @@ from toolkit.errors import RunError, ToolkitError
 from toolkit.evaluation.predictions import read_predictions
 from toolkit.evaluation.questions import EvaluationQuestion
 from toolkit.evaluation.seen_rows import find_seen_rows
-from toolkit.runs.run_dir import RunDir, list_runs, read_run_meta
+from toolkit.runs.run_dir import RunDir, list_runs
 from toolkit.runs.status import RunStatus, read_run_status
-from toolkit.studies.known_runs import KnownRun, list_known_runs, read_old_question
+from toolkit.studies.known_runs import KnownRun, list_known_runs, read_old_question, read_study_name
 from toolkit.studies.objectives import (
     DEFAULT_OBJECTIVE,
     FREE_TEXT_OBJECTIVE,
@@ -92,7 +92,7 @@ def list_study_names(save_dir: Path) -> tuple[list[str], list[ToolkitError]]:
     problems: list[ToolkitError] = [*errors]
     for run in list_runs(save_dir):
         try:
-            name = clean_study_name(str(read_run_meta(run).get("study") or ""))
+            name = read_study_name(run)
         except RunError as error:
             problems.append(error)
             continue

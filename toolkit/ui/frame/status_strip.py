@@ -6,7 +6,7 @@ import streamlit as st
 
 from toolkit.evaluation.evaluation_dir import is_evaluating
 from toolkit.runs.run_dir import RunDir, list_runs
-from toolkit.runs.status import UNFINISHED, RunStatus, read_run_statuses
+from toolkit.runs.status import UNFINISHED, RunStatus, read_open_statuses
 from toolkit.system.printable import format_duration, format_plural
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text
@@ -22,7 +22,7 @@ SLOW_REFRESH_FROM_S = 600.0
 
 def list_live_runs() -> list[tuple[RunDir, RunStatus]]:
     """Return the active and queued runs, oldest first."""
-    found = read_run_statuses(reversed(list_runs(workspace.current_save_dir())))
+    found = read_open_statuses(reversed(list_runs(workspace.current_save_dir())))
     return [(run, status) for run, status in found if status.state in UNFINISHED]
 
 

@@ -17,7 +17,7 @@ from toolkit.runs.event_facts import read_run_curves
 from toolkit.runs.events import is_finite_number
 from toolkit.runs.run_dir import RunDir, list_runs
 from toolkit.runs.slots import count_slots
-from toolkit.runs.status import UNFINISHED, RunStatus, read_run_status, read_run_statuses
+from toolkit.runs.status import UNFINISHED, RunStatus, read_open_statuses, read_run_status
 from toolkit.services.fork_client import NO_IMPORTS
 from toolkit.services.spare_process import read_import_progress
 from toolkit.system.foreign_files import open_regular_file
@@ -162,7 +162,7 @@ def _count_runs_ahead(run: RunDir) -> int:
 
 
 def _active_runs(run: RunDir) -> list[RunDir]:
-    return [other for other, status in read_run_statuses(list_runs(run.save_dir)) if status.is_active]
+    return [other for other, status in read_open_statuses(list_runs(run.save_dir)) if status.is_active]
 
 
 def _draw_curves(run: RunDir, status: RunStatus) -> None:

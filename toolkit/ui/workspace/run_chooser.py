@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from toolkit.runs.run_dir import list_runs
 from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.run_entries import RunEntry, label_runs
+from toolkit.ui.workspace.run_entries import ALL_RUNS, MAX_OFFERED_RUNS, RunEntry, label_runs
 
 EVALUATE_NOW = "evaluate_now"
 """Key of the session: the run that the Evaluate page evaluates when it opens, if it has no evaluation yet."""
@@ -33,4 +34,16 @@ def choose_shown_run(found: Sequence[RunEntry], label: str) -> RunEntry:
     if picked is not None and picked != chosen:
         workspace.choose_run(picked)
         st.rerun()
+    _offer_older_runs()
     return by_id[chosen]
+
+
+def _offer_older_runs() -> None:
+    count = len(list_runs(workspace.current_save_dir()))
+    if count <= MAX_OFFERED_RUNS or st.session_state.get(ALL_RUNS):
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.caption(f"The newest {MAX_OFFERED_RUNS:,} of {count:,} runs are listed.", width="content")
+        if st.button("List all runs", key="list_all_runs", type="tertiary", help="The first time takes some seconds."):
+            st.session_state[ALL_RUNS] = True
+            st.rerun()
