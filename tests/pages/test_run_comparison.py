@@ -10,6 +10,7 @@ from toolkit.evaluation import run_comparison
 from toolkit.evaluation.predictions import Prediction, write_predictions
 from toolkit.runs.run_dir import RunDir
 from toolkit.ui.runs import run_table
+from toolkit.ui.workspace import run_chooser, run_entries
 
 RATE = "training.training_args.learning_rate"
 
@@ -105,3 +106,16 @@ def test_an_address_that_names_no_two_runs_says_what_to_do(stage: Stage, asked: 
     assert "Tick two runs in the table on the Runs page." in app.warning[0].value.replace("\\", "")
     app = stage.checked(button(app, "Show the studies").click().run())
     assert not app.warning
+
+
+def test_older_runs_are_listed_on_demand(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, second = make_pair(stage)
+    for module in (run_entries, run_chooser):
+        monkeypatch.setattr(module, "MAX_OFFERED_RUNS", 1)
+    app = stage.page("runs", second)
+    assert app.selectbox[0].options == [next(one for one in app.selectbox[0].options if "fast" in one)]
+    assert "The newest 1 of 2 runs are listed." in words(app)
+    app = stage.checked(button(app, "List all runs").click().run())
+    assert len(app.selectbox[0].options) == 2
+    assert "are listed" not in words(app)
+    assert app.query_params["run"] in (second.id, [second.id])

@@ -24,6 +24,7 @@ MAX_YAML_BYTES = 1_000_000  # a config has 3 kB; a larger file is most likely an
 MAX_YAML_DEPTH = 20  # levels of nesting; the schema has 4, and the parser recurses
 MAX_YAML_PARTS = 20_000  # names, values and brackets: the parser takes 20 seconds for those that fit into 1 MB
 MAX_DIVIDED_CHARACTERS, MAX_DIVIDED_DEPTH = 20_000, 8  # of a text that is parsed line by line
+MAX_KEPT_BLOCK = 500  # characters: what is kept of thousands of longer ones would take memory
 _BLOCK_START = re.compile(r"^(?=[A-Za-z_])", re.MULTILINE)
 _NAME_ALONE, _INDENTED, _INDENT = re.compile(r"\w+:"), re.compile(r"(  [^\n]*\n)+"), re.compile(r"^  ", re.MULTILINE)
 _DOCUMENT_MARK = re.compile(r"^(---|\.\.\.|%)", re.MULTILINE)
@@ -107,7 +108,7 @@ def with_absolute_paths(config: Config) -> Config:
     return config.model_copy(update={"model": model, "data": data})
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=256)
 def _parse_blocks(text: str, depth: int = 0) -> dict[str, Any] | None:
     """Return the settings of a text, parsed line by line where it has plain lines; None if only the whole can be read.
 
@@ -117,7 +118,8 @@ def _parse_blocks(text: str, depth: int = 0) -> dict[str, Any] | None:
     if len(text) > MAX_DIVIDED_CHARACTERS or depth > MAX_DIVIDED_DEPTH:
         return None
     for block in _BLOCK_START.split(text):
-        part = _parse_nested_block(block, depth) or _parse_block(block)
+        parse = _parse_block if len(block) <= MAX_KEPT_BLOCK else _parse_block.__wrapped__
+        part = _parse_nested_block(block, depth) or parse(block)
         is_indented = part and not _BLOCK_START.match(block)  # names before the first block: another indentation
         if part is None or is_indented or not found.keys().isdisjoint(part):
             return None
