@@ -140,7 +140,7 @@ def is_lock_held(path: Path) -> bool:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for a writer
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP):  # there is none, or a link to itself
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENOTDIR):  # none, a link to itself, a socket
             return False
         raise
     try:
