@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -201,7 +202,7 @@ def test_odd_events(save_dir: Path, event: dict[str, Any]) -> None:
     assert read_run_curves(run.events_path)["loss"].steps.tolist() in ([3], [1, 3])
 
 
-@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "sparse", "link to itself"])
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "folder", "sparse", "link to itself"])
 def test_what_is_not_a_file(save_dir: Path, kind: str) -> None:
     run = queue(save_dir)
     for name in JSON_FILES:
@@ -210,6 +211,8 @@ def test_what_is_not_a_file(save_dir: Path, kind: str) -> None:
         match kind:
             case "pipe":
                 os.mkfifo(path)
+            case "socket":
+                os.mknod(path, stat.S_IFSOCK | 0o600)
             case "device":
                 path.symlink_to("/dev/zero")
             case "folder":
