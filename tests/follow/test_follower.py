@@ -250,7 +250,12 @@ def test_a_damaged_record_is_made_anew(run: RunDir, save_dir: Path, tmp_path: Pa
     write_steps(run, range(5))
     end_run(run)
     (save_dir / "follow").mkdir()
-    for damaged in ("[" * 5000, '{"schema": 1, "since": "x"}', '{"schema": 1, "since": 0, "written": [], "told": 3}'):
+    for damaged in (
+        "[" * 5000,
+        '{"schema": 1, "since": "x"}',
+        '{"schema": 1, "since": "nan", "written": {}, "told": {}}',
+        '{"schema": 1, "since": 0, "written": [], "told": 3}',
+    ):
         (save_dir / "follow" / "state.json").write_text(damaged)
         assert Follower(save_dir, choose_trackers(tmp_path / "board", None, None, ""), (), only=run.id).poll()
     assert rounded(read_tensorboard_points(tmp_path / "board" / run.id)) == logged_points(run)

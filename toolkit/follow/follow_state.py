@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ def read_follow_state(save_dir: Path) -> FollowState:
     """Return what is recorded. Without a record all runs are written, and ends are told from now on."""
     try:
         body = read_foreign_json(follow_state_path(save_dir))
-        if body["schema"] == STATE_SCHEMA:
+        if body["schema"] == STATE_SCHEMA and math.isfinite(float(body["since"])):
             written = {
                 str(name): {str(run): int(size) for run, size in runs.items()} for name, runs in body["written"].items()
             }

@@ -185,7 +185,10 @@ def _read_question_file(path: Path) -> StudyQuestion:
         schema = int(body.pop("schema"))
         if schema > STUDY_SCHEMA:
             raise RunError(f"{path} was written by a newer version (schema {schema}).", "Update the toolkit.")
-        return _QUESTION.validate_python(body)
+        found = _QUESTION.validate_python(body)
+        if study_folder(path.parents[2], found.name).name != path.parent.name:
+            raise ValueError(f"it names the study '{found.name[:80]}', whose folder is another one")
+        return found
     except (OSError, ValueError, KeyError, TypeError) as error:
         hint = "Delete this file; the runs of the study are kept."
         raise RunError(f"{path} can't be read: {describe_read_error(error)}.", hint) from error

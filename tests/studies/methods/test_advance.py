@@ -199,6 +199,18 @@ def test_a_trial_that_was_chosen_and_stopped_or_deleted_goes_on_at_the_next_star
     assert search.go_on(search.finish_by_rank, [again]) == 6
 
 
+@pytest.mark.parametrize("change", [{"name": "other"}, {"axes": {"lora.r": [999, 1000]}}])
+def test_a_study_that_was_changed_by_hand_does_not_stop_the_others(
+    search: Search, change: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    for run in search.start(trials=6)[0]:
+        search.finish_by_rank(run)
+    path = study_folder(search.folder, "find") / "study.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    assert advance_studies(search.folder) == []
+    assert not any(record.exc_info for record in caplog.records)
+
+
 def test_a_combination_that_another_run_has_trained_counts_without_training(search: Search) -> None:
     for run in search.start(trials=6)[0]:
         search.finish_by_rank(run)

@@ -201,6 +201,12 @@ def test_a_damaged_file_is_renamed_and_reported(home: Path, content: str) -> Non
     assert (home / "draft.unreadable.json").read_text() == content
 
 
+def test_a_folder_in_place_of_the_file_is_renamed(home: Path) -> None:
+    (home / "draft.json").mkdir()
+    assert session(show).text[0].value == "16"
+    assert (home / "draft.unreadable.json").is_dir() and not (home / "draft.json").is_dir()
+
+
 def test_missing_settings_get_their_defaults(home: Path) -> None:
     (home / "draft.json").write_text(json.dumps({"schema": 1, "draft": {"lora": {"r": 2}}, "grid": {}}))
     assert session(show).text[0].value == "2"

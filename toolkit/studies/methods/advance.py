@@ -56,7 +56,7 @@ def advance_studies(save_dir: Path) -> list[RunDir]:
                 withdraw_needless_runs(save_dir, question)
             if question.method == "tpe":
                 started += advance_study(save_dir, question.name)
-        except ToolkitError as error:
+        except (ToolkitError, OSError, ValueError) as error:  # files that were changed by hand: the others go on
             logger.warning("Study %s does not go on: %s", question.name, error)
     return started
 

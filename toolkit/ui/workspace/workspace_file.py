@@ -57,7 +57,9 @@ def load_workspace() -> tuple[dict[str, Any], str]:
         return _default_workspace(), ""
     try:
         return _validate_workspace(read_foreign_json(file)), ""
-    except ValueError as error:
+    except FileNotFoundError:  # deleted a moment ago
+        return _default_workspace(), ""
+    except (ValueError, OSError) as error:
         renamed = file.with_suffix(".unreadable.json")
         file.replace(renamed)
         notice = (

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from toolkit.errors import ToolkitError
 from toolkit.system.durable import durable_write
-from toolkit.system.foreign_files import read_foreign_json
+from toolkit.system.foreign_files import MAX_LARGE_JSON_PARTS, read_foreign_json
 from toolkit.worker.models.architecture import BAD_MODEL
 from toolkit.worker.models.older_readers import TOKENIZER_CONFIG_FILE, write_old_tokenizer_form
 
@@ -67,7 +67,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     path = Path(tokenizer.name_or_path) / TOKENIZER_CONFIG_FILE
     if path.is_file():
         settings = json.loads((folder / TOKENIZER_CONFIG_FILE).read_text(encoding="utf-8"))
-        for key, value in read_foreign_json(path).items():
+        for key, value in read_foreign_json(path, parts=MAX_LARGE_JSON_PARTS).items():
             plain = value is None or isinstance(value, bool | int | float | str)
             if plain and key != "chat_template" and not key.endswith(_PATH_NAMES):
                 settings.setdefault(key, value)
