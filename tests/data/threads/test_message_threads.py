@@ -30,6 +30,7 @@ def test_single_messages_are_joined_in_their_order(open_bytes: Opener, column: s
     found = suggest_for_table(table)
     offer = next(offer for offer in table.offers if offer.options.join_messages)
     assert found.kind == "ask" and offer.label in found.notes[0]
+    assert [line.partition(": ")[2] for line in offer.preview] == ["Where is lamp 0?", "In aisle 0."]
     joined = open_bytes(content, "csv", offer.options)
     assert joined.rows == 8
     assert [turn["content"] for turn in json.loads(joined.row(3)["messages"] or "")] == [

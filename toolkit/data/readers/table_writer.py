@@ -34,7 +34,7 @@ from toolkit.data.read_options import (
 from toolkit.data.readers.join_conversations import JOINED_COLUMN, ConversationJoin, JoinedColumn, find_join
 from toolkit.data.table import TableRow, make_table_footer, make_visible
 from toolkit.data.threads.message_threads import join_threads
-from toolkit.data.threads.speakers import speaker_offers
+from toolkit.data.threads.speakers import preview_turns, speaker_offers
 from toolkit.data.threads.thread_columns import ThreadColumns, find_thread_columns
 from toolkit.errors import DataError
 
@@ -161,7 +161,7 @@ class TableWriter:
         return notice.startswith((*texts, "This is OpenAI's older")) and (join is not None or "older" not in notice)
 
     def _offer_threads(self, threads: ThreadColumns) -> Offer:
-        preview = shorten_preview(join_threads(threads, self._sample))
+        preview = preview_turns(join_threads(threads, self._sample)[:1])
         label = f"Join the {self.rows:,} messages into conversations"
         if threads.are_in_file_order:
             label = f"Join the {self.rows:,} messages in the order of the file; a system message begins a conversation"

@@ -86,7 +86,11 @@ def speaker_offers(
         return []
     offers = []
     for name, shown in cells.items():
-        lines = [f"{turn['role']}: {turn['content']}" for cell in shown for turn in json.loads(cell)]
         chosen = replace(options, answered_by=name, join_messages=threads is not None)
-        offers.append(Offer(f"Learn to answer as {name}", chosen, shorten_preview(lines)))
+        offers.append(Offer(f"Learn to answer as {name}", chosen, preview_turns(shown)))
     return offers
+
+
+def preview_turns(cells: Sequence[str]) -> tuple[str, ...]:
+    """Return the first lines of conversations as people read them: "user: Where is the lamp?"."""
+    return shorten_preview(f"{turn['role']}: {turn['content']}" for cell in cells for turn in json.loads(cell))

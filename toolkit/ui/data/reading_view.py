@@ -63,9 +63,9 @@ def ask_who_answers(table: Table, on_choice: OptionsCallback) -> None:
             st.markdown(":material/help: **Who answers?** The model learns to write this person's messages.")
         else:
             st.markdown(":material/help: **Each row is a single message.** To train on conversations, join them.")
-        grid = st.grid(min_column_width=260)
+        grid = st.grid(min_column_width=260) if len(offers) > 1 else None
         for number, offer in enumerate(offers):
-            with grid.cell():
+            with grid.cell() if grid is not None else st.container():
                 text_block("\n".join(offer.preview))
                 if st.button(escape_text(offer.label, 120), key=f"answers_{number}", icon=":material/check:"):
                     on_choice(offer.options)
