@@ -21,6 +21,7 @@ from toolkit.ui.data.version_view import show_version_line
 from toolkit.ui.elements import scroll
 from toolkit.ui.elements.error_boundary import error_boundary, show_error
 from toolkit.ui.elements.escape import escape_text
+from toolkit.ui.elements.lasting_button import lasting_button
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.checkup import Checkup, read_checkup
 
@@ -144,14 +145,14 @@ def _finding_buttons(table: Table, finding: Finding) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         for number, fix in enumerate(finding.fixes):
             key = f"fix:{finding.kind}:{number}"
-            if st.button(escape_text(fix.label, 80), key=key, icon=":material/healing:"):
+            if lasting_button(escape_text(fix.label, 80), key=key, icon=":material/healing:"):
                 if fix.count_remaining(table.rows) >= MIN_KEPT_SHARE * table.rows:
                     apply_finding_fix(table, fix)
                 st.session_state[_ASKED] = key
             if fix.action == "drop":
                 st.caption(f"{format_plural(fix.count_remaining(table.rows), 'row')} would remain", width="content")
         _show_rows_button(table, finding)
-        if st.button(
+        if lasting_button(
             "Accept finding",
             key=f"accept:{finding.kind}",
             type="tertiary",
@@ -170,10 +171,10 @@ def _confirm_fix(table: Table, finding: Finding) -> None:
         left = format_plural(fix.count_remaining(table.rows), "row")
         st.warning(f"This removes {fix.rows.size:,} of {table.rows:,} rows. Only {left} would remain.", icon=None)
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            if st.button(f"Remove them and keep {left}", key="fix_anyway", icon=":material/delete:"):
+            if lasting_button(f"Remove them and keep {left}", key="fix_anyway", icon=":material/delete:"):
                 del st.session_state[_ASKED]
                 apply_finding_fix(table, fix)
-            if st.button("Cancel", key="fix_cancel", type="tertiary"):
+            if lasting_button("Cancel", key="fix_cancel", type="tertiary"):
                 del st.session_state[_ASKED]
                 st.rerun()
 
@@ -181,7 +182,7 @@ def _confirm_fix(table: Table, finding: Finding) -> None:
 def _reopen_buttons(table: Table, finding: Finding) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         _show_rows_button(table, finding)
-        if st.button("Reopen", key=f"reopen:{finding.kind}", type="tertiary", icon=":material/undo:"):
+        if lasting_button("Reopen", key=f"reopen:{finding.kind}", type="tertiary", icon=":material/undo:"):
             accepted_findings.reopen_finding(finding, table, workspace.current_save_dir())
             st.rerun()
 
@@ -257,7 +258,7 @@ def _undo_fix_line(table: Table) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         labels = " and ".join(f"**{form_layout.get_field_layout(path).label}**" for path in before)
         st.caption(f":material/check: A fix changed {labels}.", width="content")
-        if st.button("Undo", key="doctor_undo", type="tertiary", icon=":material/undo:"):
+        if lasting_button("Undo", key="doctor_undo", type="tertiary", icon=":material/undo:"):
             del st.session_state[_CHANGED]
             _set_settings(before)
             st.rerun()
@@ -266,6 +267,6 @@ def _undo_fix_line(table: Table) -> None:
 def _show_failed_checks(examination: Examination) -> None:
     if examination.error is not None:
         show_error(examination.error)
-    if st.button("Check again", key="doctor_again", icon=":material/refresh:"):
+    if lasting_button("Check again", key="doctor_again", icon=":material/refresh:"):
         forget_examination(examination.key)
         st.rerun()

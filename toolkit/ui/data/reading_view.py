@@ -13,6 +13,7 @@ from toolkit.data.read_options import DEFAULT_READ_OPTIONS, READ_OPTION_NAMES, O
 from toolkit.data.table import Table
 from toolkit.settings import form_layout
 from toolkit.ui.elements.escape import escape_text
+from toolkit.ui.elements.lasting_button import lasting_button
 from toolkit.ui.examples.prompt_view import text_block
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.current_dataset import suggest_cached_columns
@@ -37,12 +38,12 @@ def show_doubtful_reading(table: Table, on_choice: OptionsCallback) -> None:
             with now:
                 st.caption("As it was read")
                 text_block("\n".join(offer.current))
-                if st.button("Keep this reading", key=f"doubt_keep_{number}", type="tertiary"):
+                if lasting_button("Keep this reading", key=f"doubt_keep_{number}", type="tertiary"):
                     on_choice(offer.keep)
             with other:
                 st.caption(escape_text(offer.label))
                 text_block("\n".join(offer.preview))
-                if st.button("Read it this way", key=f"doubt_take_{number}", icon=":material/check:"):
+                if lasting_button("Read it this way", key=f"doubt_take_{number}", icon=":material/check:"):
                     on_choice(offer.options)
 
 
@@ -67,7 +68,7 @@ def ask_who_answers(table: Table, on_choice: OptionsCallback) -> None:
         for number, offer in enumerate(offers):
             with grid.cell() if grid is not None else st.container():
                 text_block("\n".join(offer.preview))
-                if st.button(escape_text(offer.label, 120), key=f"answers_{number}", icon=":material/check:"):
+                if lasting_button(escape_text(offer.label, 120), key=f"answers_{number}", icon=":material/check:"):
                     on_choice(offer.options)
 
 
@@ -87,7 +88,8 @@ def show_other_read_options(table: Table, on_choice: OptionsCallback) -> None:
             )
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.markdown(f"Chosen: {escape_text(options, 500)}", width="content")
-                if st.button("Reset to automatic detection", icon=":material/undo:", type="tertiary"):
+                label = "Reset to automatic detection"
+                if lasting_button(label, key="reset_reading", icon=":material/undo:", type="tertiary"):
                     on_choice(DEFAULT_READ_OPTIONS)
         if others:
             _choose_offer(others, on_choice, "other_way")
@@ -110,7 +112,7 @@ def _choose_offer(offers: Sequence[Offer], on_choice: OptionsCallback, key: str)
     if offer.preview:
         st.caption("Preview")
         text_block("\n".join(offer.preview))
-    if st.button("Apply", key=f"{key}_take", icon=":material/check:"):
+    if lasting_button("Apply", key=f"{key}_take", icon=":material/check:"):
         on_choice(offer.options)
 
 
