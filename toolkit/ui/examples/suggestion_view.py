@@ -82,11 +82,14 @@ def choose_template_columns(table: Table) -> None:
             format_func=labels.__getitem__,
             key=key,
             on_change=_use_column,
-            args=(leaf, key, table),
+            args=(leaf, key, table, workspace.draft_version(), template),
         )
 
 
-def _use_column(leaf: str, key: str, table: Table) -> None:
+def _use_column(leaf: str, key: str, table: Table, version: int, template: str) -> None:
+    """Use the chosen column, unless the templates have changed since the box was drawn: a late change of an old box."""
+    if (version, template) != (workspace.draft_version(), str(workspace.current_setting(f"data.{leaf}") or "")):
+        return
     chosen = st.session_state[key]
     templates = {other: str(workspace.current_setting(f"data.{other}") or "") for other in TEMPLATE_LEAVES}
     templates[leaf] = f"{{{chosen}}}" if chosen is not None else ""

@@ -48,6 +48,7 @@ def template_editor(
             "columns": [name for name in columns if "{" not in name and "}" not in name][:100],
             "placeholder": "Type text and insert columns",
         },
-        default={"value": value},
+        # no text: a change of the default calls `changed` as well, with the text of the last time that it was drawn
+        default={"value": None},
         on_value_change=changed,
     )
