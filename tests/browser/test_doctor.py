@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import suppress
 from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
@@ -21,17 +20,6 @@ def repair(checks: Locator, button: str, version: int, rows: str) -> None:
     expect(checks.page.get_by_text(rows).first).to_be_visible(timeout=WAIT)
 
 
-def choose_row_number(completion: Locator, checks: Locator) -> None:
-    """Type the wrong column, again if the page swapped the editor just then: a slow machine reruns it late."""
-    found = checks.get_by_text("which looks like a row number")
-    for _ in range(3):
-        completion.fill("{ticket_id}")
-        with suppress(AssertionError):
-            expect(found).to_be_visible(timeout=WAIT / 2)
-            return
-    expect(found).to_be_visible(timeout=WAIT)
-
-
 def test_five_planted_faults_are_found_and_repaired_on_the_page(page: Page, server: Server, tmp_path: Path) -> None:
     file = tmp_path / "support.csv"
     planted = support_csv(file)
@@ -42,7 +30,8 @@ def test_five_planted_faults_are_found_and_repaired_on_the_page(page: Page, serv
     expect(completion).to_have_value("{reply}", timeout=WAIT)  # suggested; a user may still choose the wrong column
     # settled: no later rerun of the upload swaps the editor and takes what is typed
     expect(checks.get_by_text(f"{planted['empty']} rows have an answer that is empty")).to_be_visible(timeout=WAIT)
-    choose_row_number(completion, checks)
+    completion.fill("{ticket_id}")
+    expect(checks.get_by_text("which looks like a row number")).to_be_visible(timeout=WAIT)
     checks.get_by_role("button", name="Use {reply} instead").click()
 
     empty, garbled = f"{planted['empty']} rows", f"{planted['garbled']} rows"

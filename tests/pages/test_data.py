@@ -307,6 +307,10 @@ def test_a_column_is_chosen_for_each_template_and_follows_the_editors(stage: Sta
     app = stage.checked(app.run())
     chosen = {box.label: box.value for box in app.selectbox if box.label.startswith("Column to ")}
     assert chosen == {"Column to read (prompt)": None, "Column to answer (completion)": "urgent"}
+    box = next(box for box in app.selectbox if box.label == "Column to answer (completion)")
+    app.session_state["workspace_version"] += 1  # the templates were replaced since the box was drawn
+    stage.checked(box.set_value("team").run())
+    assert _data(stage)["prompt_stub"] == "{urgent}", "a late report of an old box counts for nothing"
 
 
 def test_a_preference_file_trains_on_the_chosen_answer(stage: Stage) -> None:

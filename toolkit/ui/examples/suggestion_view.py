@@ -87,7 +87,11 @@ def choose_template_columns(table: Table) -> None:
 
 
 def _use_column(leaf: str, key: str, table: Table, version: int, template: str) -> None:
-    """Use the chosen column, unless the templates have changed since the box was drawn: a late change of an old box."""
+    """Use the chosen column.
+
+    version, template: of the draft when the box was drawn. A box that was drawn in an interrupted run reports its
+    column later as a change; it counts only while the draft is still the one that the box shows.
+    """
     if (version, template) != (workspace.draft_version(), str(workspace.current_setting(f"data.{leaf}") or "")):
         return
     chosen = st.session_state[key]

@@ -48,7 +48,6 @@ def template_editor(
             "columns": [name for name in columns if "{" not in name and "}" not in name][:100],
             "placeholder": "Type text and insert columns",
         },
-        # no text: a change of the default calls `changed` as well, with the text of the last time that it was drawn
-        default={"value": None},
+        default={"value": value},
         on_value_change=changed,
     )
