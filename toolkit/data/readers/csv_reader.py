@@ -62,14 +62,16 @@ def read_csv(source: SourceFile) -> ReadOutcome:
             file.seek(0)
             return _read_text(file, text, writer, encoding.notices)
         _refuse_json(sample)
-        rewrite = double_escaped_quotes if options.quotes == "backslash" else str
+        rewrite = double_escaped_quotes if options.quotes == "backslash" else None
         declared = re.match(r"sep=([^\w\s\"]|\t)\r?\n", sample)
         whole = len(sample) < SAMPLE_CHARACTERS
         named = declared.group(1) if declared else None
-        layout = detect_layout(rewrite(sample[declared.end() if declared else 0 :]), options, named, whole=whole)
+        below = sample[declared.end() if declared else 0 :]
+        layout = detect_layout(rewrite(below) if rewrite else below, options, named, whole=whole)
         file.seek(0)
-        drawn = DrawnLines(map(rewrite, file), layout.drawn) if layout.drawn else None
-        records = _CsvRecords(drawn or map(rewrite, file), layout, options, sample)
+        lines = map(rewrite, file) if rewrite else file
+        drawn = DrawnLines(lines, layout.drawn) if layout.drawn else None
+        records = _CsvRecords(drawn or lines, layout, options, sample)
         if declared:
             next(records.lines)  # the line "sep=;" that Excel writes is no header
         notices, offers = [*encoding.notices, *layout.notices], list(layout.offers)

@@ -21,18 +21,26 @@ _MORE_ANSWERS = frozenset(
     ("conversation", "chat", "assistant", "summary", "candidate", "generation", "text", "message")
 )
 _WINNERS = (
-    *("winner", "winner model", "preference", "preferred", "preferred response", "preferred answer", "choice"),
-    *(
-        "chosen",
-        "better",
-        "better response",
-        "better response id",
-        "better answer",
-        "best response",
-        "best",
-        "selected",
-    ),
-    *("overall preference", "preference strength", "human preference", "vote", "safer response id"),
+    "winner",
+    "winner model",
+    "preference",
+    "preferred",
+    "preferred response",
+    "preferred answer",
+    "choice",
+    "chosen",
+    "better",
+    "better response",
+    "better response id",
+    "better answer",
+    "best response",
+    "best",
+    "selected",
+    "overall preference",
+    "preference strength",
+    "human preference",
+    "vote",
+    "safer response id",
 )
 """Columns that say which answer won, the likeliest first."""
 _PROMPTS = ("prompt", "instruction", "question", "query", "input", "context", "messages", "conversation", "post")

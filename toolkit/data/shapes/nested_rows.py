@@ -19,11 +19,11 @@ _ABOUT_TEXT = frozenset(
 )
 """Keys of an answer's object besides its text. An object with others is the answer itself: a model is to write JSON."""
 _REPLY_KEYS = ("body", "content", "text", "body_text", "body_markdown", "response", "answer", "completion")
+"""Keys of what a person replied; one of them is there."""
 _SCORE_KEYS = ("score", "points", "rating", "overall_score", "reward")
 _ABOUT_REPLY = frozenset(("is_accepted", "accepted", "author", "owner", "user", "votes", "created_at", "rank", "model"))
 _SCORE_LISTS = frozenset(("scores", "ratings", "rewards", "score", "ranks", "ranking", "rankings", "rank"))
 """Names of the columns that say how good each one in a list of answers is."""
-"""Keys of what a person replied; one of them is there."""
 _OUTPUT_WORDS = frozenset(("output", "outputs", "result", "results", "target", "ausgabe", "sortie", "salida", "saída"))
 """Last words of names under which a list is what a model is to write; other lists of answers are alternatives."""
 UNCHANGED = object()
