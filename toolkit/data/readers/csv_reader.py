@@ -53,9 +53,7 @@ def read_csv(source: SourceFile) -> ReadOutcome:
     path, options, encoding = source.path, source.options, detect_encoding(source.path, source.options)
     writer = source.new_writer(lambda line: f"line {line:,}", empty_is_missing=True)
     csv.field_size_limit(MAX_CELL)
-    if options.delimiter in ('"', "\r", "\n", " "):
-        hint = "Choose a comma, semicolon, tab or vertical bar."
-        raise DataError(f"{options.delimiter!r} can't be used as a delimiter.", hint)
+    _check_delimiter(options)
     with path.open(encoding=encoding.codec, errors=encoding.errors, newline="") as file:
         sample = file.read(SAMPLE_CHARACTERS)
         if (text := _recognize_text(sample, options)) is not None:
@@ -96,6 +94,13 @@ def read_csv(source: SourceFile) -> ReadOutcome:
         *(offer.doubt for offer in offers if offer.doubt),
     ]
     return ReadOutcome(writer, notices, _drop_empty_last_column(header, names, writer, notices), offers)
+
+
+def _check_delimiter(options: ReadOptions) -> None:
+    """Raise DataError if cells can't be split at the delimiter that was chosen."""
+    if options.delimiter in ('"', "\r", "\n", " "):
+        hint = "Choose a comma, semicolon, tab or vertical bar."
+        raise DataError(f"{options.delimiter!r} can't be used as a delimiter.", hint)
 
 
 def _recognize_text(sample: str, options: ReadOptions) -> TextLayout | None:
