@@ -114,6 +114,8 @@ def test_a_ticket_becomes_a_conversation(open_bytes: Opener, program: str) -> No
     assert said(turns_of(table)) == FOUR
     (notice,) = (notice for notice in table.notices if "are read as conversations" in notice)
     assert "Private notes are left out." in notice
+    column = notice.split("'")[1]
+    assert not any(f"'{column}' were converted to JSON text" in other for other in table.notices), "said otherwise"
     assert ("HTML becomes plain text." in notice) == (program == "intercom")
 
 

@@ -157,7 +157,8 @@ class TableWriter:
 
     def _tells_otherwise(self, notice: str, join: ConversationJoin | None) -> bool:
         """Return whether a reader took for JSON text or for a pair what turned out to be a conversation."""
-        texts = [f"Lists and objects in '{name}' were converted to JSON text" for name in self._chats.faults]
+        columns = (*self._chats.faults, *(join.columns if join else ()))
+        texts = [f"Lists and objects in '{name}' were converted to JSON text" for name in columns]
         return notice.startswith((*texts, "This is OpenAI's older")) and (join is not None or "older" not in notice)
 
     def _offer_threads(self, threads: ThreadColumns) -> Offer:
