@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from tests.pages.conftest import Stage, button, words
 from toolkit.forecast import base_model_files, scene
+from toolkit.forecast.forecast import Forecast
+from toolkit.ui.configure import forecast_view
 from toolkit.ui.configure.forecast_view import shorten_number
 
 
@@ -19,6 +24,19 @@ def test_the_forecast_follows_the_settings(stage: Stage) -> None:
     app.session_state["workspace"]["draft"]["training"]["training_args"]["num_train_epochs"] = 5
     stage.checked(app.run())
     assert "320 steps" in words(app)
+
+
+def test_the_summary_and_the_forecast_say_the_same_while_tokens_are_counted(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, add = itertools.count(1), forecast_view.add_session_measurement
+
+    def count_more_tokens(found: Forecast) -> Forecast:
+        return replace(add(found), times=replace(found.times, training=36_000.0 * next(asked)))
+
+    monkeypatch.setattr(forecast_view, "add_session_measurement", count_more_tokens)
+    said = re.findall(r"about \d+ h", words(stage.page("configure")).replace("*", ""))
+    assert len(said) > 1 and len(set(said)) == 1, said
 
 
 def test_make_it_fit_changes_settings_until_the_run_fits(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,11 +41,12 @@ _LENGTH_SOURCES: dict[str, str] = {
     "sampled": "Token lengths are estimated from a sample of the rows, with the model's tokenizer.",
     "characters": "Token lengths are estimated from characters: the tokenizer is not on this machine yet.",
 }
+RunForecasts = list[Forecast] | NoForecast
+"""The forecasts of the runs that a draft starts, or why there is none."""
 
 
-def draw_forecast_panel(reviewed: DraftReview) -> None:
+def draw_forecast_panel(reviewed: DraftReview, found: RunForecasts) -> None:
     """Draw the forecast of the draft. A study shows the memory of its largest run and the time of all runs."""
-    found = _forecast_runs(reviewed)
     with st.container(border=True, gap="small"):
         if isinstance(found, NoForecast):
             st.markdown("**Forecast**")
@@ -61,8 +62,11 @@ def draw_forecast_panel(reviewed: DraftReview) -> None:
         draw_measure_button(largest)
 
 
-def _forecast_runs(reviewed: DraftReview) -> list[Forecast] | NoForecast:
-    """Return forecasts of the trials; the last ones while the settings have errors."""
+def forecast_runs(reviewed: DraftReview) -> RunForecasts:
+    """Return forecasts of the trials; the last ones while the settings have errors.
+
+    The tokens are counted meanwhile: a page asks once, so that all its figures agree.
+    """
     last = cast("list[Forecast] | None", st.session_state.get(_LAST_FORECASTS))
     if not reviewed.trials:
         return last or NoForecast("Correct the settings to see the forecast.")
@@ -74,10 +78,11 @@ def _forecast_runs(reviewed: DraftReview) -> list[Forecast] | NoForecast:
     return [add_session_measurement(one) for one in known]
 
 
-def forecast_seconds(reviewed: DraftReview) -> float | None:
+def forecast_seconds(reviewed: DraftReview, found: RunForecasts) -> float | None:
     """Return the seconds that all runs of the draft take; None while they are not known."""
-    found = _forecast_runs(reviewed) if reviewed.trials else NoForecast("")
-    return None if isinstance(found, NoForecast) else _total_seconds(found, reviewed.runs_to_start)
+    if not reviewed.trials or isinstance(found, NoForecast):
+        return None
+    return _total_seconds(found, reviewed.runs_to_start)
 
 
 def _total_seconds(forecasts: Sequence[Forecast], runs: int) -> float:

@@ -19,6 +19,7 @@ from toolkit.system.machine import read_known_machine
 from toolkit.system.printable import format_plural
 from toolkit.ui.configure import forecast_view, launch, preset_bar
 from toolkit.ui.configure.doctor_note import draw_data_checks_note, without_found_gaps
+from toolkit.ui.configure.forecast_view import RunForecasts
 from toolkit.ui.configure.replaced_settings import draw_reset_all
 from toolkit.ui.configure.start_summary import describe_start, describe_table
 from toolkit.ui.configure.study_panel import draw_name_conflict
@@ -47,21 +48,22 @@ _DRAWN, _HELD = "start_drawn_version", "start_held"
 def draw_start_panel(reviewed: DraftReview) -> None:
     """Draw the Start button, problems, data checks, forecast, changes, and the command line."""
     _handle_request(reviewed)
+    found = forecast_view.forecast_runs(reviewed)
     with st.container(border=True):
-        _draw_start(reviewed)
+        _draw_start(reviewed, found)
         if reviewed.checking is not None:
             warm_questions.wait_for_answer(reviewed.checking, lambda: review_draft().checking or _CHECK_DONE, "review")
         _draw_problems(without_found_gaps(reviewed.problems))
         draw_data_checks_note(start_is_waiting=reviewed.checking is not None)
-    forecast_view.draw_forecast_panel(reviewed)
+    forecast_view.draw_forecast_panel(reviewed, found)
     _draw_changes()
     st.caption("To start the same run from the command line, export the settings and run:")
     st.code(preset_bar.RUN_COMMAND, language=None, wrap_lines=True)
 
 
-def _draw_start(reviewed: DraftReview) -> None:
+def _draw_start(reviewed: DraftReview, found: RunForecasts) -> None:
     runs = reviewed.runs_to_start
-    summary = describe_start(reviewed)
+    summary = describe_start(reviewed, found)
     if summary:
         st.markdown(summary)
     draw_name_conflict(reviewed)

@@ -9,14 +9,14 @@ from toolkit.errors import DataError
 from toolkit.runs.model_names import short_model_name
 from toolkit.settings.ablation import StudyTrial
 from toolkit.system.printable import about_duration, format_plural
-from toolkit.ui.configure.forecast_view import forecast_seconds
+from toolkit.ui.configure.forecast_view import RunForecasts, forecast_seconds
 from toolkit.ui.data.split_view import count_split_rows
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.review import DraftReview, varies_table
 
 
-def describe_start(reviewed: DraftReview) -> str:
+def describe_start(reviewed: DraftReview, found: RunForecasts) -> str:
     """Return "Train **model** on **dataset**, 301 training rows, about 2 min"; "" while the settings have errors.
 
     What is not known is left out; a study names the number of its models and datasets if it varies them.
@@ -37,7 +37,7 @@ def describe_start(reviewed: DraftReview) -> str:
     rows = _training_rows(reviewed.trials, None if several_tables else table)
     if rows is not None:
         parts.append(format_plural(rows, "training row"))
-    seconds = forecast_seconds(reviewed)
+    seconds = forecast_seconds(reviewed, found)
     if seconds is not None:
         parts.append(about_duration(seconds))
     return ", ".join(parts)
