@@ -67,10 +67,17 @@ def find_mismatches(lock: str, requirements: str) -> list[str]:
 
 def main() -> int:
     if sys.argv[1:] == ["--check"]:
+        if not LOCK.exists():
+            print(f"There is no {LOCK.name} yet. Make it: python .ci/make_lock.py")
+            return 1
         problems = find_mismatches(LOCK.read_text(encoding="utf-8"), REQUIREMENTS.read_text(encoding="utf-8"))
         print("\n".join(problems) or f"{LOCK.name} meets {REQUIREMENTS.name}")
         return 1 if problems else 0
-    lock = format_lock(ask_pip(sys.argv[1:]))
+    try:
+        lock = format_lock(ask_pip(sys.argv[1:]))
+    except subprocess.CalledProcessError as error:
+        print(f"{LOCK.name} was not written: pip ended with {error.returncode}, for the reason above.")
+        return 1
     LOCK.write_text(lock, encoding="utf-8")
     print(f"{LOCK.name}: {lock.count('--hash')} packages")
     return 0

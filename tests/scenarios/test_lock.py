@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -56,6 +59,21 @@ def test_a_lock_that_does_not_meet_the_requirements_is_found(
 def test_an_entry_without_a_hash_is_found(lock: ModuleType) -> None:
     (problem,) = lock.find_mismatches(lock.format_lock(report(a_b="1.2", c="3")) + "d==1\n", REQUIREMENTS)
     assert problem == "not a package with its hash: d==1"
+
+
+def test_what_is_missing_is_told_in_words(
+    lock: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(more: list[str]) -> dict[str, Any]:
+        raise subprocess.CalledProcessError(2, more)
+
+    monkeypatch.setattr(lock, "LOCK", tmp_path / "requirements.lock")
+    monkeypatch.setattr(lock, "ask_pip", fail)
+    for given, says in (("--check", "There is no requirements.lock yet"), ("--index-url=x", "pip ended with 2")):
+        monkeypatch.setattr(sys, "argv", ["make_lock.py", given])
+        assert lock.main() == 1
+        assert says in capsys.readouterr().out
+    assert not lock.LOCK.exists()
 
 
 def test_the_lock_in_the_project_meets_the_requirements(lock: ModuleType) -> None:
