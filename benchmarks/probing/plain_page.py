@@ -86,7 +86,9 @@ def _open_part(page: Page, port: int, first: int) -> None:
 
 
 def _find_markup(page: Page, number: int, text: str) -> str:
-    page.locator(f".st-key-text-{number} [data-testid=stMarkdownContainer]").first.wait_for(timeout=30_000)
+    page.locator(f".st-key-text-{number} [data-testid=stMarkdownContainer]").first.wait_for(
+        timeout=30_000, state="attached"
+    )
     shown, markup = page.evaluate(_READ, number)
     line = " ".join(strip_control_characters(text).split())
     expected = line if len(line) <= 200 else line[:199] + "…"
