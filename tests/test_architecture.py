@@ -25,12 +25,12 @@ ROOT_MODULES = {"errors", "field_types", "config"}
 """Every package may import these modules of the root."""
 
 MAY_IMPORT = {
-    "ui/evaluate": "data data/readers data/storage evaluation evaluation/statistics runs system ui/elements ui/runs "
-    "ui/workspace",
+    "ui/evaluate": "data data/readers data/storage evaluation evaluation/statistics runs system ui/elements ui/people "
+    "ui/runs ui/workspace",
     "ui/configure": "data forecast runs services settings studies studies/methods system ui/data ui/elements ui/forms "
     "ui/frame ui/people ui/workspace",
     "ui/runs": "cluster evaluation/statistics export lifecycle runs services settings system ui/data ui/elements "
-    "ui/examples ui/forms ui/frame ui/workspace",
+    "ui/examples ui/forms ui/frame ui/people ui/workspace",
     "ui/studies": "evaluation evaluation/statistics runs settings studies studies/methods system ui/elements "
     "ui/evaluate ui/forms ui/frame ui/runs ui/workspace",
     "worker": "cluster data data/examples data/readers data/shapes demo_data evaluation export forecast lifecycle runs "

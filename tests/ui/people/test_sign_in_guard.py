@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
+from streamlit.runtime.media_file_manager import MediaFileManager
+from streamlit.runtime.memory_media_file_storage import MemoryMediaFileStorage
 from streamlit.web.server.starlette.starlette_app_utils import create_signed_value
 
 from toolkit.access.people import Person, read_admission_rules
 from toolkit.errors import SignInError
+from toolkit.system.paths import PROJECT_ROOT
 from toolkit.ui.people import sign_in_guard, signed_in
+from toolkit.ui.people.made_files import make_for_owner
 
 ISSUER, SECRET = "https://id.example", "s" * 32
 ANN, BEN = Person(ISSUER, "1", "ann@example.com", ""), Person(ISSUER, "2", "ben@example.com", "")
@@ -111,6 +115,30 @@ def test_a_file_of_another_session_is_refused(guarded: None) -> None:
     assert [status(path, mine) for path in ("/media/f2.csv", "/media/f3.csv", "/_stcore/upload_file/ben/x")] == [
         200
     ] * 3
+
+
+def test_a_file_that_is_made_on_a_press_is_its_owners(guarded: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = MediaFileManager(MemoryMediaFileStorage("/media"))
+    monkeypatch.setattr(sign_in_guard.Runtime.instance(), "media_file_mgr", manager)
+
+    def press(made: Callable[[], bytes]) -> str:
+        """Return the address that Streamlit answers to a press on the button, whoever asks with the button's id."""
+        return manager.execute_deferred(manager.add_deferred(made, "text/csv", "0.9", "rows.csv"))
+
+    address = press(make_for_owner(lambda: b"a,b", "rows.csv", "text/csv", ANN.identity))
+    manager.clear_session_refs("")
+    assert (status(address, claims_of(ANN)), status(address, claims_of(BEN)), status(address)) == (200, 403, 403)
+    assert press(make_for_owner(lambda: b"a,b", "rows.csv", "text/csv", BEN.identity)) == address
+    assert status(address, claims_of(BEN)) == 200, "he has made the same file himself"
+
+
+def test_pages_make_files_for_their_owner_only() -> None:
+    made = [
+        file.name
+        for file in (PROJECT_ROOT / "toolkit" / "ui").rglob("*.py")
+        if "download_button(" in file.read_text("utf-8")
+    ]
+    assert sorted(made) == ["made_files.py", "preset_bar.py", "study_view.py"], "give others to draw_made_download"
 
 
 def test_without_sign_in_nothing_is_refused(guarded: None, monkeypatch: pytest.MonkeyPatch) -> None:

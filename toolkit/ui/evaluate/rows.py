@@ -25,6 +25,7 @@ from toolkit.ui.elements.marked_markdown import mark_changes
 from toolkit.ui.elements.words import OUTCOME_LABELS
 from toolkit.ui.evaluate.figures import ModelNames
 from toolkit.ui.evaluate.pair import ComparedModels
+from toolkit.ui.people.made_files import draw_made_download
 
 SHOWN_EVALUATION_ROWS = 200
 """Rows shown in the list; the filter and the downloads cover all rows."""
@@ -135,11 +136,11 @@ def _downloads(evaluation: Evaluation, table: pa.Table, titles: Sequence[str]) -
             ("Download CSV", rows_as_csv, "csv", "text/csv"),
             ("Download JSON", rows_as_json, "json", "application/json"),
         ):
-            st.download_button(
+            draw_made_download(
                 label,
                 partial(_encode_download, make, table, titles),
-                file_name=f"evaluation-{evaluation.id}.{end}",
-                mime=mime,
+                f"evaluation-{evaluation.id}.{end}",
+                mime,
                 icon=":material/download:",
                 on_click="ignore",
                 key=f"download_{end}",

@@ -22,6 +22,7 @@ from streamlit.web.server.starlette.starlette_server_config import USER_COOKIE_N
 
 from toolkit.access.people import Person
 from toolkit.errors import SignInError
+from toolkit.ui.people.made_files import find_makers
 from toolkit.ui.people.signed_in import admit_visitor, is_sign_in_configured
 
 OPEN_ROUTES = ("health", "host-config", "stream")
@@ -80,16 +81,17 @@ def _belongs_to(person: Person, parts: list[str]) -> bool:
     """Return whether no session of somebody else owns what a path names."""
     if not Runtime.exists():
         return False
-    strangers = {session for session, identity in _session_identities().items() if identity != person.identity}
+    identities = _session_identities()
     if "upload_file" in parts:
-        return strangers.isdisjoint(parts)
+        return all(identity == person.identity for session, identity in identities.items() if session in parts)
     if "media" not in parts:
         return True
     files = getattr(Runtime.instance().media_file_mgr, "_files_by_session_and_coord", {})
     file_id = parts[-1].partition(".")[0]
-    owners = {session for session, kept in [*files.items()] if file_id in [*kept.values()]}
-    # a file that is made when it is asked for has no owner here; its address, known to the asking page, has 224 bits
-    return not owners or not owners <= strangers
+    owners = {identities.get(session, "") for session, kept in [*files.items()] if file_id in [*kept.values()]}
+    owners |= find_makers(file_id)
+    # between two runs of a page its files have no owner; their addresses, known to that page, have 224 bits
+    return not owners or person.identity in owners
 
 
 def _session_identities() -> dict[str, str]:

@@ -29,6 +29,7 @@ from toolkit.ui.elements.error_boundary import error_boundary, show_error
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.examples.prompt_view import text_block
 from toolkit.ui.frame import page
+from toolkit.ui.people.made_files import draw_made_download
 from toolkit.ui.runs.export_ladder import draw_ladder
 from toolkit.ui.runs.hub_view import draw_hub_push
 from toolkit.ui.workspace.run_facts import read_run_summary
@@ -170,11 +171,11 @@ def _draw_download(run: RunDir, form: ExportForm, size: int, make: Callable[[], 
     if size > MAX_DOWNLOAD_BYTES:
         st.caption(f"{format_bytes(size)}: too large for a download. Copy the folder {escape_text(folder, 500)}.")
         return
-    st.download_button(
+    draw_made_download(
         f"Download ({format_bytes(size)})",
         make,
-        file_name=f"{make_file_stem(read_run_summary(run).name, 60) or run.id}-{form.key}.zip",
-        mime="application/zip",
+        f"{make_file_stem(read_run_summary(run).name, 60) or run.id}-{form.key}.zip",
+        "application/zip",
         icon=":material/download:",
         on_click=partial(_verify_download, run, form.key),
         key=f"zip_{form.key}",
