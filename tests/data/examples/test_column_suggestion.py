@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.suggestions import LAYOUTS, outcome_of_table
+from benchmarks.suggestions import LAYOUTS, OPEN_LAYOUTS, outcome_of_table
 from tests.data.doctor.test_checks import make_config
 from toolkit.data.doctor.checks import list_findings
 from toolkit.data.examples.column_contents import describe_cells
@@ -78,6 +78,10 @@ def suggest(**kinds: str) -> ColumnSuggestion:
         ({"document": "article", "summary": "question", "id": "hash"}, "{document}", "{summary}"),
         ({"sentence1": "question", "sentence2": "answer", "label": "few"}, "{sentence1}\n\n{sentence2}", "{label}"),
         ({"source": "question", "target": "answer"}, "{source}", "{target}"),
+        ({"text": "answer", "Übersetzung": "question"}, "{text}", "{Übersetzung}"),
+        ({"title": "answer", "text": "article", "label": "few"}, "{text}", "{label}"),
+        ({"description": "article", "category": "few"}, "{description}", "{category}"),
+        ({"title": "answer", "description": "article", "answer": "answer"}, "{title}\n\n{description}", "{answer}"),
         ({"user": "question", "assistant": "answer"}, "{user}", "{assistant}"),
         ({"question": "question", "correct_answer": "answer", "distractor1": "answer"},
          "{question}", "{correct_answer}"),
@@ -117,8 +121,20 @@ def test_the_pair_that_the_data_speaks_for_is_suggested(kinds: dict[str, str], p
         ({"question": "question", "article": "article", "answer": "answer"}, ("{article}\n\n{question}", "{answer}")),
         ({"review": "article", "rating": "stars"}, ("", "{review}")),
         ({"title": "question", "text": "article", "time": "count", "type": "same"}, ("", "{text}")),
+        ({"Product__name": "question", "Features": "answer", "Description": "article", "Category": "few",
+          "Price": "stars"}, ("{Product name}\n\n{Features}", "{Description}")),
+        ({"product_name": "question", "description": "article", "category": "few"}, ("{description}", "{category}")),
+        ({"Description": "article", "Product": "question"}, ("{Product}", "{Description}")),
+        ({"Headline": "question", "Article": "article"}, ("{Headline}", "{Article}")),
+        ({"document": "article", "headline": "question"}, ("{document}", "{headline}")),
+        ({"title": "question", "abstract": "article"}, ("{abstract}", "{title}")),
+        ({"Class__Index": "stars", "Title": "question", "Description": "article"},
+         ("{Title}\n\n{Description}", "{Class Index}")),
+        ({"Bezeichnung": "question", "Merkmale": "answer", "Beschreibung": "article", "Kategorie": "few"},
+         ("{Bezeichnung}\n\n{Merkmale}", "{Beschreibung}")),
+        ({"Название": "question", "Описание": "article", "Категория": "few"}, ("{Название}", "{Описание}")),
     ],
-)
+)  # fmt: skip
 def test_where_choices_are_close_nothing_is_chosen(kinds: dict[str, str], candidate: tuple[str, str] | None) -> None:
     suggestion = suggest(**kinds)
     assert (suggestion.kind, suggestion.prompt, suggestion.completion) == ("ask", "", "")
@@ -209,6 +225,6 @@ def test_cells_are_described(cells: list[str | None], kind: str) -> None:
 
 def test_no_table_of_the_benchmark_gets_a_wrong_pair() -> None:
     rng = random.Random(7)
-    counts = Counter(outcome_of_table(layout, rng) for layout in LAYOUTS for _ in range(6))
+    counts = Counter(outcome_of_table(layout, rng) for layout in LAYOUTS | OPEN_LAYOUTS for _ in range(5))
     assert counts["wrong"] == 0
     assert counts["right"] >= 0.95 * counts.total()

@@ -14,6 +14,7 @@ from toolkit.data.examples import column_names as names
 from toolkit.data.examples.column_contents import describe_cells, sample_table_rows
 from toolkit.data.examples.optional_columns import find_optional_columns
 from toolkit.data.examples.prompt_columns import (
+    MIN_CONTEXT_RATIO,
     NamedColumn,
     choose_prompts,
     drop_rendered_copies,
@@ -117,6 +118,9 @@ def suggest_columns(
     if verdict is not None:
         notes += (note_bad_answers(verdict, rows),)
     sure = sure and not any(one.is_flag and not names.match_name(one.name, names.OUTCOMES) for one in answers)
+    if verdict is None and (reversed_pairs := _reverse_pairs(found, answers, pairs)):
+        notes += (f"The text in '{reversed_pairs[0][1].strip('{}')}' may be what the model reads or what it writes.",)
+        pairs, sure = [*reversed_pairs, *(pairs or _pair_texts(found, answers))], False
     candidates = tuple(dict.fromkeys(pairs))[:MAX_CANDIDATES]
     if candidates and sure and verdict is None:
         return ColumnSuggestion("pair", *candidates[0], notes=notes)
@@ -196,6 +200,38 @@ def _choose_answers(found: Sequence[NamedColumn]) -> tuple[list[NamedColumn], tu
     return outcomes or _unnamed_answers(good) or _flags(good), ()
 
 
+def _reverse_pairs(
+    found: Sequence[NamedColumn], answers: Sequence[NamedColumn], pairs: Sequence[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """Return pairs whose completion is a text that `pairs` have as a prompt, if it is as likely to be written.
+
+    A description may be classified or written for a product, and an article may belong to its headline or be made
+    from it. A column that is named as the answer leaves no doubt.
+    """
+    certain = names.ANSWERS | names.CHOSEN | names.ANSWERING_SPEAKERS | names.TARGETS | names.LANGUAGES
+    if any(names.match_name(one.name, certain) for one in answers) or find_named(found, names.REQUESTS):
+        return []
+    things = [one for one in find_named(found, names.THINGS) if one.content.kind in ("text", "values", "nested")]
+    texts = [one for one in find_named(found, names.WRITTEN_TEXTS) if one.content.kind == "text" and one not in things]
+    if texts and things:
+        return [("\n\n".join(_slot(one.column) for one in things), _slot(texts[0].column))]
+    text = {_slot(one.column): one for one in found if one.content.kind == "text"}
+    weak = [one for one in answers if one.name in names.WEAK_LABELS - names.LABELS and one.content.kind != "text"]
+    if weak and len(weak) == len(answers) and len([one for one in text.values() if one.is_free]) > 1:
+        return list(_pair_texts(found, ()))  # a topic or a language is often metadata
+    return [
+        (completion, prompt)
+        for prompt, completion in pairs
+        if prompt in text and completion in text and _may_be_reversed(text[prompt], text[completion])
+    ]
+
+
+def _may_be_reversed(prompt: NamedColumn, answer: NamedColumn) -> bool:
+    longer = answer.content.words > MIN_CONTEXT_RATIO * prompt.content.words  # a translation has about the same length
+    is_longer = longer and names.match_name(answer.name, names.DERIVED)
+    return bool(is_longer or names.match_name(answer.name, names.THINGS))
+
+
 def _flags(good: Sequence[NamedColumn]) -> list[NamedColumn]:
     found = [one for one in good if one.is_flag and not names.is_metadata_name(one.name)]
     return found if find_named(good, names.TEXTS | names.REQUESTS) else []
@@ -273,7 +309,16 @@ def _pair_texts(found: Sequence[NamedColumn], answers: Sequence[NamedColumn]) ->
     texts = [one for one in found if one.content.kind == "text" and not names.is_bad_answer_name(one.name)]
     texts = [one for one in texts if one.name not in names.ROLES]
     pairs = [(one, later) for at, one in enumerate(texts) for later in answers or texts[at + 1 :] if one is not later]
+    if not answers:  # from a title to its text, and the reverse
+        pairs = [turned for pair in pairs for turned in _both_directions(*pair)]
     return tuple((_slot(one.column), _slot(later.column)) for one, later in pairs[:MAX_CANDIDATES])
+
+
+def _both_directions(one: NamedColumn, later: NamedColumn) -> list[tuple[NamedColumn, NamedColumn]]:
+    things = [names.match_name(each.name, names.THINGS) > 0 for each in (one, later)]
+    if things[0] == things[1]:
+        return [(one, later)]
+    return [(one, later), (later, one)] if things[0] else [(later, one), (one, later)]
 
 
 def _slot(column: str) -> str:
