@@ -68,6 +68,8 @@ def said(turns: tuple[Message, ...]) -> list[tuple[str, str, bool]]:
         ),
         ("s08_trl_conversational.jsonl", "messages", [SYSTEM, *PAIR]),
         ("s13_tools_empty.jsonl", "messages", PAIR),
+        ("i18b_chat_arrays_lines.jsonl", "messages", PAIR),
+        ("s07_consecutive_user.jsonl", "messages", [("user", "Hello", False), *PAIR]),
         ("s15_roles_spaced_case.jsonl", "conversations", PAIR),
         ("i16_gemini_contents.jsonl", "contents", [SYSTEM, *PAIR]),
     ],

@@ -165,7 +165,77 @@ def test_a_file_is_read_as_its_owner_means_it(bring: Bring, name: str) -> None:
     )
 
 
+SUGGESTED: dict[str, tuple[int, tuple[str, str]]] = {
+    "S19_UPPER.CSV": (20, PAIR),
+    "i01_survey_61_columns.csv": (20, ("", "{Any other comments?}")),
+    "i03_answer_dot1.csv": (20, PAIR),
+    "i08_tabs_named.csv": (20, PAIR),
+    "i11_prompt_response_extra.csv": (20, ("{prompt}", "{response}")),
+    "i11b_prompt_answer.csv": (20, ("{prompt}", "{answer}")),
+    "i11d_review_sentiment.csv": (20, ("{review}", "{sentiment}")),
+    "i11e_label_first.csv": (20, ("{text}", "{label}")),
+    "i11f_answer_first.csv": (20, PAIR),
+    "i11h_prompt_response_varied.csv": (40, ("{prompt}", "{response}")),
+    "i21_crlf_in_cells.csv": (20, PAIR),
+    "i26b_one_row.csv": (1, PAIR),
+    "i27_numeric_answers.jsonl": (20, PAIR),
+    "i48_all_same_answer.csv": (20, PAIR),
+    "i49_excel_text_formula.csv": (20, PAIR),
+    "s09_preference.jsonl": (20, ("{prompt}", "{chosen}")),
+    "s10_context_question_answer.csv": (20, ("{context}\n\n{question}", "{answer}")),
+    "s11_pandas_index.csv": (20, ("{problem}", "{justAnswer}")),
+    "s11b_unnamed0.csv": (20, ("{problem}", "{justAnswer}")),
+    "s27_rare_labels.csv": (40, ("{text}", "{label}")),
+    "s30_pandas_index_label.parquet": (20, ("{text}", "{label}")),
+    "s33_squad.json": (20, ("{context}\n\n{question}", "{answers}")),
+    "x17_input_label_output.csv": (20, ("{Input}", "{Output}")),
+}
+"""Files that need no notice -> rows, suggested pair."""
+SKIPPED = {"i01_survey_61_columns.csv": 5, "s30_pandas_index_label.parquet": 1}
+"""Rows without an answer."""
+
+
+@pytest.mark.parametrize("name", SUGGESTED)
+def test_the_pair_of_a_file_is_the_one_that_its_owner_means(bring: Bring, name: str) -> None:
+    rows, pair = SUGGESTED[name]
+    found = bring(name)
+    assert (found.table.rows, found.usable) == (rows, rows - SKIPPED.get(name, 0))
+    assert (found.suggestion.kind, found.suggestion.prompt, found.suggestion.completion) == ("pair", *pair)
+
+
+def test_answers_that_are_marked_as_bad_are_not_learned_unasked(bring: Bring) -> None:
+    found = bring("i31_kto.json")
+    assert (found.suggestion.kind, found.suggestion.candidates) == ("ask", (("{prompt}", "{completion}"),))
+    assert "10 of 20 sampled answers are bad" in found.suggestion.notes[0]
+
+
+def test_cells_are_kept_as_they_are_written(bring: Bring) -> None:
+    assert bring("i21_crlf_in_cells.csv").table.row(0)["answer"] == "First line 0\r\nsecond line"
+    assert str(bring("i49_excel_text_formula.csv").table.row(0)["code"]).startswith("=")
+    assert (
+        bring("i27_numeric_answers.jsonl").table.row(0)["answer"]
+        == json.loads(
+            (BROUGHT / "i27_numeric_answers.jsonl").read_text().splitlines()[0], parse_int=str, parse_float=str
+        )["answer"]
+    )
+
+
+@pytest.mark.parametrize("name", ["x15_ctrl_z.csv", "x16_blank_line_of_spaces.csv"])
+def test_a_last_line_that_does_not_fit_is_asked_about(bring: Bring, name: str) -> None:
+    with pytest.raises(UnreadableError) as caught:
+        bring(name)
+    assert "line 22" in caught.value.message
+    skip = next(offer for offer in caught.value.offers if offer.label.startswith("Skip"))
+    assert bring(name, options=skip.options).table.rows == 20
+
+
+def test_every_brought_file_is_named_by_a_test() -> None:
+    tests = "\n".join(path.read_text() for path in Path(__file__).parents[2].rglob("test_*.py"))
+    assert not [file.name for file in BROUGHT.iterdir() if f'"{file.name}"' not in tests]
+
+
 REFUSED = {
+    "i04_list_of_lists.json": "row 1 (line 2, character 2) is a list",
     "i25_html_table.csv": "This is a web page (HTML) with a table",
     "s21b_csv_quote_swallow.csv": "lines 3 to 5",
     "s32_image_column.parquet": "Column 'image' contains bytes",
