@@ -37,7 +37,10 @@ from toolkit.data.threads.speakers import find_dialogue_column, read_dialogue
 from toolkit.data.threads.ticket_threads import find_ticket_threads
 
 SYSTEM_NAMES = frozenset(
-    ("system", "system prompt", "system message", "system instruction", "system content", "systemprompt", "sys prompt")
+    (
+        *("system", "system prompt", "system message", "system instruction", "system content", "systemprompt"),
+        *("sys prompt", "meta instruction"),
+    )
 )
 HISTORY_NAMES = frozenset(("history", "chat history", "conversation history", "dialog history", "dialogue history"))
 _TOOL_NAMES = frozenset((*TOOL_KEYS, "available tools", "tool list"))
