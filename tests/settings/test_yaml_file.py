@@ -73,6 +73,12 @@ def test_text_of_several_lines_is_written_as_a_block() -> None:
         ("a\tb: - c: :", "line 1"),
         ("a: " + "x" * 1_000_001, "larger than 1 MB"),
         ("a: 2020-13-45", "not plain YAML"),
+        ("a:\n  b: " + "9" * 5000, "has more than 400 characters in line 2"),
+        ("a: 0x" + "f" * 90_000, "the number 0xffffffffffffffffff... has more than 400 characters"),
+        ("a: 0b" + "1" * 90_000, "has more than 400 characters"),
+        ("a: 1" + ":10" * 90_000, "has more than 400 characters"),  # base 60
+        ("a: 1" + ":1" * 190 + ".5", "too large"),
+        ("a: 2020-01-01 00:00:00." + "9" * 90_000, "has more than 400 characters"),
     ],
 )
 def test_unreadable_yaml_is_rejected_with_a_message_and_a_hint(text: str, words: str) -> None:

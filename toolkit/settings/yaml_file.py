@@ -23,11 +23,13 @@ SCHEMA_HEADER = f"# finetuning-toolkit config, schema {SCHEMA_VERSION}"
 MAX_YAML_BYTES = 1_000_000  # a config has 3 kB; a larger file is most likely another file
 MAX_YAML_DEPTH = 20  # levels of nesting; the schema has 4, and the parser recurses
 MAX_YAML_PARTS = 20_000  # names, values and brackets: the parser takes 20 seconds for those that fit into 1 MB
+MAX_NUMBER_CHARACTERS = 400  # the largest float has 309 digits; base 60 takes seconds for a long one
 MAX_DIVIDED_CHARACTERS, MAX_DIVIDED_DEPTH = 20_000, 8  # of a text that is parsed line by line
 MAX_KEPT_BLOCK = 500  # characters: what is kept of thousands of longer ones would take memory
 _BLOCK_START = re.compile(r"^(?=[A-Za-z_])", re.MULTILINE)
 _NAME_ALONE, _INDENTED, _INDENT = re.compile(r"\w+:"), re.compile(r"(  [^\n]*\n)+"), re.compile(r"^  ", re.MULTILINE)
 _DOCUMENT_MARK = re.compile(r"^(---|\.\.\.|%)", re.MULTILINE)
+_UNREADABLE = (yaml.YAMLError, ValueError, OverflowError)  # also what a date or a number can't be made of
 _SCHEMA_LINE = re.compile(r"^#\s*finetuning-toolkit config, schema (\d{1,9})\s*$", re.MULTILINE)
 
 
@@ -77,11 +79,7 @@ def load_draft(text: str) -> dict[str, Any]:
         raise _config_file_error(
             f"The file is not plain YAML: {error.problem}{place}.", "Correct this line."
         ) from error
-    except (yaml.YAMLError, ValueError) as error:
-        if "integer string conversion" in str(error):
-            raise _config_file_error(
-                "A number in the file has more than 4,300 digits.", "Write a shorter number."
-            ) from error
+    except _UNREADABLE as error:
         raise _config_file_error(
             f"The file is not plain YAML: {error}.", "Check that it is a text file in UTF-8."
         ) from error
@@ -144,7 +142,7 @@ def _parse_block(block: str) -> dict[str, Any] | None:
     try:
         _check_plain_yaml(block, _FastLoader)
         part = _FastLoader(block).get_single_data()
-    except (yaml.YAMLError, ValueError):
+    except _UNREADABLE:
         return None
     return part if isinstance(part, dict) else {} if part is None else None
 
@@ -156,7 +154,7 @@ def _parse_plain_yaml(text: str) -> Any:
         try:
             _check_plain_yaml(text, loader)
             return loader(text).get_single_data()
-        except (yaml.YAMLError, ValueError):
+        except _UNREADABLE:
             if loader is _Loader:
                 raise
     return None
@@ -183,8 +181,14 @@ def _config_file_error(message: str, hint: str) -> ConfigError:
     return ConfigError([Problem("", message, hint)])
 
 
-class _UniqueKeys:
-    """A duplicate key is an error: PyYAML would take the last one silently."""
+class _PlainConstructor:
+    """A duplicate key is an error, as PyYAML would take the last one silently, and so is an endless number."""
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        if len(node.value) > MAX_NUMBER_CHARACTERS and node.tag.endswith((":int", ":float", ":timestamp")):
+            wrong = f"the number {node.value[:20]}... has more than {MAX_NUMBER_CHARACTERS} characters"
+            raise yaml.MarkedYAMLError(problem=wrong, problem_mark=node.start_mark)
+        return super().construct_scalar(node)  # type: ignore[misc]
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -199,11 +203,11 @@ class _UniqueKeys:
         return super().construct_mapping(node, deep)  # type: ignore[misc, no-any-return]
 
 
-class _Loader(_UniqueKeys, yaml.SafeLoader):
+class _Loader(_PlainConstructor, yaml.SafeLoader):
     """Loads plain types only."""
 
 
-class _FastLoader(_UniqueKeys, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class _FastLoader(_PlainConstructor, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """The same with libyaml, where PyYAML was built with it."""
 
 
