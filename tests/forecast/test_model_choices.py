@@ -81,6 +81,8 @@ def test_models_on_this_machine_are_listed_with_size_and_license(cache: Path, tm
     cached_model(cache, "someone/small-one", card="---\nlicense: mit\ntags: [x]\n---\n# Card\n")
     cached_model(cache, "Qwen/Qwen3-0.6B", weights=6_000_000)
     cached_model(cache, "broken/card", weights=7_000_000, card="---\nlicense: [a, b]\n---\n")
+    cached_model(cache, "deep/card", weights=7_500_000, card=f"---\nlicense: mit\nx: {'[' * 20_000}\n---\n")
+    cached_model(cache, "long/card", weights=8_000_000, card="---\nlicense: mit\n---\n" + "x" * 100_000)
     cached_model(cache, "only/tokenizer", weights=0)
     cached_model(cache, "damaged/config", config="{not json")
     (cache / "models--no-snapshot--x").mkdir()
@@ -92,6 +94,8 @@ def test_models_on_this_machine_are_listed_with_size_and_license(cache: Path, tm
         (DEMO_MODEL, (ASSETS / "demo-model" / "model.safetensors").stat().st_size, "part of this app"),
         ("Qwen/Qwen3-0.6B", 6_000_000, "Apache 2.0"),
         ("broken/card", 7_000_000, ""),
+        ("deep/card", 7_500_000, ""),
+        ("long/card", 8_000_000, "mit"),
         (str(mine), 9_000_000, ""),
     ]
     assert all(choice.on_disk and choice.shape is not None for choice in found)

@@ -7,22 +7,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from toolkit.config import Config, ModelConfig
-from toolkit.errors import ToolkitError
+from toolkit.errors import ConfigError, ToolkitError
 from toolkit.forecast.base_model_files import BaseModelFiles, find_base_model, read_cached_model
 from toolkit.forecast.costs.model_shape import ModelShape, read_model_shape
 from toolkit.forecast.decisions import decide_in_scene
 from toolkit.forecast.forecast import Forecast, Scene
 from toolkit.settings.model_source import DEMO_MODEL, SUGGESTED_MODELS, find_suggested_model, model_kind
-from toolkit.system.foreign_files import read_foreign_file
+from toolkit.settings.yaml_file import load_draft
+from toolkit.system.foreign_files import open_regular_file
 from toolkit.system.machine import Machine
 
 MAX_LISTED_MODELS = 40
 HALF_PRECISION_BYTES = 2
 """Bytes per parameter of the suggested models' files."""
 _CACHED_MODEL = re.compile(r"models--(?P<owner>[^-].*?)--(?P<name>.+)")
+MAX_FRONT_MATTER_BYTES = 50_000
+"""What is read of a model card: what stands at its beginning decides."""
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*\n", re.DOTALL)
 
 
@@ -121,10 +122,11 @@ def _find_license(name: str, files: BaseModelFiles) -> str:
     card = None if files.tokenizer is None else files.tokenizer.with_name("README.md")
     if card is None or not card.is_file():
         return ""
-    found = _FRONT_MATTER.match(read_foreign_file(card).decode("utf-8", "replace"))
+    with open_regular_file(card) as file:
+        found = _FRONT_MATTER.match(file.read(MAX_FRONT_MATTER_BYTES).decode("utf-8", "replace"))
     try:
-        values = yaml.safe_load(found[1]) if found else None
-    except yaml.YAMLError:
+        values = load_draft(found[1]) if found else {}
+    except ConfigError:
         return ""
-    stated = values.get("license_name") or values.get("license") if isinstance(values, dict) else None
+    stated = values.get("license_name") or values.get("license")
     return stated[:40] if isinstance(stated, str) else ""
