@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from toolkit.data.storage import room
-from toolkit.data.storage.uploads import make_file_label, store_named_file, store_upload
+from toolkit.data.storage.uploads import UPLOAD_CHUNK_BYTES, make_file_label, store_named_file, store_upload
 from toolkit.errors import DataError
 
 
@@ -96,3 +96,9 @@ def test_a_file_that_the_disk_can_not_hold_is_refused_before_it_is_copied(
     with pytest.raises(DataError, match="would fill the disk"):
         store_named_file(tmp_path / "a.csv", tmp_path)
     assert not list((tmp_path / "uploads").iterdir())
+
+
+def test_a_file_of_the_kernel_without_an_end_is_read_to_the_length_that_it_states(tmp_path: Path) -> None:
+    if not Path("/proc/self/pagemap").exists():
+        pytest.skip("no Linux")
+    assert store_named_file(Path("/proc/self/pagemap"), tmp_path).path.stat().st_size <= 2 * UPLOAD_CHUNK_BYTES

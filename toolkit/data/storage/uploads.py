@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,8 +27,7 @@ from toolkit.system.durable import publish_file
 from toolkit.system.printable import make_file_stem
 from toolkit.system.private_files import tighten_save_dir
 
-HASH_DIGITS = 12
-"""Hex digits of the sha256 in a file's name."""
+HASH_DIGITS = 12  # hex digits of the sha256 in a file's name
 
 UPLOAD_CHUNK_BYTES = 1 << 20
 ABANDONED_UPLOAD_S = 86_400
@@ -82,11 +82,11 @@ def store_named_file(path: Path, save_dir: Path, watch: Watch | None = None) -> 
         if (known := _known.get(key)) is not None and known.path.exists():
             return known
         chunks = _read_chunks(file, path.name, before.st_size, watch or Watch())
+        chunks = islice(chunks, before.st_size // UPLOAD_CHUNK_BYTES + 1)  # some files of the kernel have no end
         is_upload = path.resolve().parent == folder.resolve()
         check_room(path, before, None if is_upload else folder)
         source = _hash_chunks(chunks, path) if is_upload else _store_chunks(chunks, path.name, save_dir)
-        after = os.fstat(descriptor)
-    unchanged = (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+        unchanged = key == _stat_key(folder, path, os.fstat(descriptor))
     if unchanged and time.time() - before.st_mtime > _SETTLED_S:
         _known[key] = source
     return source
