@@ -103,6 +103,10 @@ def test_what_is_no_form_is_refused(api: ApiWithoutProcesses) -> None:
         assert api.http.post("/v1/files", content=body, headers=headers).status_code == 400
     long_header = b"--x\r\nContent-Disposition: " + b"a" * 2_000
     assert api.http.post("/v1/files", content=long_header, headers=headers).status_code == 400
+    for boundary in ("B" * 5_000, "é" * 200):
+        odd = {"Content-Type": f"multipart/form-data; boundary={boundary}".encode()}
+        reply = api.http.post("/v1/files", content=b"--x", headers=odd)
+        assert reply.status_code == 400 and "boundary" in error_of(reply)["message"].lower()
     reply = api.http.post("/v1/files", content=iter([b"--x"]), headers=headers)
     assert reply.status_code == 411 and not stored(api)
 

@@ -5,6 +5,7 @@ The size is known and has its place before the first byte is read: a form withou
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,7 +35,7 @@ async def receive_file(request: Request, store: FileStore) -> StoredUpload:
     if kind != b"multipart/form-data" or not boundary:
         raise RequestError("The request is not a form with a file.", "Send multipart/form-data.", param="file")
     length = request.headers.get("content-length", "")
-    if not length.isdigit():
+    if not re.fullmatch("[0-9]{1,18}", length):
         message = "The request does not say how long it is."
         raise RequestError(message, "Send the header Content-Length.", status=411, code="length_required")
     with store.reserve_space(int(length)), store.stage_file() as staging:
@@ -47,7 +48,10 @@ async def receive_file(request: Request, store: FileStore) -> StoredUpload:
 
 
 class UploadForm:
-    """A multipart form whose file is written to `out`; its other fields are kept in memory."""
+    """A multipart form whose file is written to `out`; its other fields are kept in memory.
+
+    Raises RequestError for a boundary that can't be used.
+    """
 
     def __init__(self, boundary: bytes, out: BinaryIO) -> None:
         self.fields: dict[str, bytes] = {}
@@ -66,7 +70,11 @@ class UploadForm:
             "on_part_data": self._on_part_data,
             "on_end": self._on_end,
         }
-        self._parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]
+        try:
+            self._parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]
+        except FormParserError as error:
+            message = f"The form can't be read: {str(error)[:200]}."
+            raise RequestError(message, "Choose a shorter boundary, as HTTP clients do.", param="file") from error
 
     async def read_request(self, request: Request) -> None:
         """Read the whole form. Raises RequestError: it is not a form, or it did not arrive."""
