@@ -157,7 +157,7 @@ def list_evaluations(run: RunDir) -> list[Evaluation]:
     """Return all evaluations of a run, newest first."""
     try:
         names = [path.name for path in run.evaluation_dir.iterdir() if is_valid_id(path.name) and path.is_dir()]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return [Evaluation(run, name) for name in sorted(names, reverse=True)]
 

@@ -168,14 +168,14 @@ def _stage(
 
 
 def list_runs(save_dir: Path) -> list[RunDir]:
-    """Return all runs of a save_dir, newest first; an empty list when the folder does not exist."""
+    """Return all runs of a save_dir, newest first; an empty list when there is no such folder."""
     root = save_dir.absolute() / "runs"
     tighten_save_dir(save_dir)
     try:
         # the pattern leaves out what is being created (.new-*) or deleted (.trash-*)
         with os.scandir(root) as entries:
             names = [e.name for e in entries if ID_PATTERN.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return [_run_dir(root, name) for name in sorted(names, reverse=True)]
 

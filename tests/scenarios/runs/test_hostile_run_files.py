@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import stat
 import time
 from collections.abc import Callable
@@ -14,8 +15,10 @@ from typing import Any
 import pytest
 
 from tests.fakes.run_fixtures import queue, wait_for
+from toolkit.api.files.file_store import FileStore
+from toolkit.api.jobs.job_store import JobStore
 from toolkit.cli.progress import format_run_row
-from toolkit.errors import ToolkitError
+from toolkit.errors import RunError, ToolkitError
 from toolkit.evaluation.evaluation_dir import (
     Evaluation,
     list_evaluations,
@@ -236,6 +239,22 @@ def test_a_broken_run_is_named_and_the_others_are_not_affected(save_dir: Path, s
     assert [run for run, _ in read_run_statuses(list_runs(save_dir))] == [good]
     supervisor.tick()
     assert read_run_status(good).state in ("starting", "running", "finished")
+
+
+def test_files_in_place_of_folders(tmp_path: Path) -> None:
+    for number, name in enumerate(("data", "checkpoints", "adapter", "exports", "evaluation", "start")):
+        run = queue(tmp_path / str(number))
+        shutil.rmtree(run.path / name, ignore_errors=True)
+        (run.path / name).write_text("x")
+        assert all(error.message for error in read_everything(run)), name
+    for number, name in enumerate(("runs", "api", "api/files", "api/jobs", "uploads", "studies", "prompt_sets")):
+        path = tmp_path / f"folder{number}" / name
+        path.parent.mkdir(parents=True)
+        path.write_text("x")
+        assert list_runs(tmp_path / f"folder{number}") == []
+        if name.startswith("api"):
+            with pytest.raises(RunError, match="can't be made"):
+                FileStore(tmp_path / f"folder{number}"), JobStore(tmp_path / f"folder{number}")
 
 
 def test_a_run_without_its_run_json_is_named_once(save_dir: Path, caplog: pytest.LogCaptureFixture) -> None:

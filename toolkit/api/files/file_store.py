@@ -21,6 +21,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from toolkit.data.storage.uploads import make_file_label
+from toolkit.errors import RunError
 from toolkit.system.durable import durable_write, fsync_dir, publish_file, remove_leftover_dirs, remove_tree
 from toolkit.system.foreign_files import read_foreign_json
 from toolkit.system.printable import format_bytes
@@ -58,12 +59,21 @@ def describe_file(file_id: str, name: str, size: int, created: float, purpose: s
     return {**body, "purpose": purpose, "status": "processed", "expires_at": None, "status_details": None}
 
 
+def make_store_folder(folder: Path) -> Path:
+    """Create a folder of the API, if there is none, and return it. Raises RunError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"The folder {folder} can't be made: {error.strerror or error}."
+        raise RunError(message, "Remove what is in its place, or choose another --save-dir.") from error
+    return folder
+
+
 class FileStore:
-    """The uploaded files of a save_dir. Several threads may use it."""
+    """The uploaded files of a save_dir. Several threads may use it. Raises RunError if there can be no folder."""
 
     def __init__(self, save_dir: Path) -> None:
-        self.folder = save_dir / "api" / "files"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder = make_store_folder(save_dir / "api" / "files")
         self._lock = threading.Lock()
         self._arriving = 0
         remove_leftover_dirs(self.folder, older_than_seconds=0)  # one server has this save_dir: nothing is arriving

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
+from toolkit.api.files.file_store import make_store_folder
 from toolkit.api.jobs.job_requests import JobRequest
 from toolkit.errors import RunError
 from toolkit.runs.run_dir import RunDir, list_runs, read_run_meta
@@ -65,8 +66,7 @@ class JobStore:
     """The jobs of a save_dir. Several threads may use it; one process at a time does."""
 
     def __init__(self, save_dir: Path) -> None:
-        self.save_dir, self.folder = save_dir, save_dir / "api" / "jobs"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.save_dir, self.folder = save_dir, make_store_folder(save_dir / "api" / "jobs")
         self._lock = threading.RLock()
         self._records = {record.id: record for record in map(self._read, self.folder.glob("ftjob-*.json")) if record}
 
