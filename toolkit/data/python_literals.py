@@ -32,6 +32,15 @@ def read_python_messages(cell: str) -> str | None:
         return None
 
 
+def read_python_list(cell: str) -> Any:
+    """Return the list or object that a cell holds as Python text, also as numpy writes it; None for any other cell."""
+    try:
+        value = ast.literal_eval(" ".join(_list_tokens(cell.strip())))
+    except _NO_LITERAL:
+        return None
+    return value if isinstance(value, list | dict) else None
+
+
 def read_python_object(line: str) -> str | None:
     """Return the JSON text of a line that holds a dict as Python text; None for any other line."""
     if not _DICT_START.match(line):
@@ -79,5 +88,7 @@ def _list_tokens(text: str) -> Iterator[str]:
         elif word in (")", "]", "}") and opened and opened.pop():
             at += 1
             continue
+        if before[-1:] in ("'", '"') and word[:1] in ("'", '"'):
+            yield ","
         yield word
         before, at = word, at + 1

@@ -34,6 +34,7 @@ LABELS = _WORDS["labels"]
 WEAK_LABELS = _WORDS["weak_labels"]
 CONTEXTS = _WORDS["contexts"]
 CHOICES = _WORDS["choices"]
+CHOICE_KEYS = _WORDS["choice_keys"]
 SUBJECTS = _WORDS["subjects"]
 MAIL_TEXTS = _WORDS["mail_texts"]
 THINGS = _WORDS["things"]
@@ -63,7 +64,7 @@ _HEADS = frozenset(
 )
 """Words of languages in which an adjective follows: "respuesta sugerida"."""
 _PLACEHOLDER = re.compile(r"(unnamed|column|field|index level) ?\d*|index|level \d+|x|")
-_CHOICE = re.compile(r"(?:(?:option|choice|opt|answer) ?)?([a-f])|(?:option|choice|opt|sol|ending) ?([0-9])")
+_CHOICE = re.compile(r"(?:(?:option|choice|opt|op|answer) ?)?([a-f])|(?:option|choice|opt|sol|ending) ?([0-9])")
 
 
 def normalize_column_name(name: str) -> str:

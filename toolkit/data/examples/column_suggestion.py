@@ -18,6 +18,7 @@ from toolkit.data.examples.prompt_columns import (
     NamedColumn,
     choose_prompts,
     drop_rendered_copies,
+    find_choice_columns,
     find_named,
     is_only_text,
     note_bad_answers,
@@ -193,6 +194,9 @@ def _choose_answers(found: Sequence[NamedColumn]) -> tuple[list[NamedColumn], tu
         strong = [one for one in outcomes if one.name in names.LABELS | names.DERIVED]
         close = [] if asked or not find_named(good, names.TEXTS) or pick_verdict_column(found) else strong
         return [*answers, *close], ()
+    keys = [one for one in good if one.names_choice]
+    if len(keys) == 1 and find_choice_columns(good):
+        return keys, ()
     languages = [one for one in good if one.name in names.LANGUAGES and one.content.kind == "text"]
     if len(languages) == 2:  # usually the first one is the original
         return languages[::-1], ()

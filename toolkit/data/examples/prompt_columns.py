@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase, ascii_uppercase
 
 from toolkit.data.examples import column_names as names
 from toolkit.data.examples.column_contents import ColumnContent
@@ -12,6 +13,7 @@ from toolkit.data.table import TableRow
 MIN_CONTEXT_RATIO = 2.0
 """A text next to a question may be its context if it has this many times the words."""
 MAX_LABEL_WORDS = 8.0
+_CHOICE_LETTERS = ascii_lowercase[:10]
 _BAD_WORDS = frozenset(("thumbs_down", "thumbs down", "down", "downvote", "dislike", "bad", "negative", "-1"))
 _GOOD_WORDS = frozenset(("thumbs_up", "thumbs up", "up", "upvote", "like", "good", "positive", "1"))
 FALSE_VALUES = frozenset({"false", "no", "0", "0.0", "reject", "ignore"}) | _BAD_WORDS
@@ -52,6 +54,12 @@ class NamedColumn:
         return {value.removesuffix(".0") for value in self.content.lower_values} == {"0", "1"}
 
     @property
+    def names_choice(self) -> bool:
+        """Whether the cells are letters of choices."""
+        values = self.content.lower_values
+        return len(values) > 1 and all(len(value) == 1 and value in _CHOICE_LETTERS for value in values)
+
+    @property
     def is_label(self) -> bool:
         """Whether the cells of a column named as a label may be one."""
         kinds = ("values", "number", "text", "constant", "empty")
@@ -70,12 +78,22 @@ def drop_rendered_copies(
 ) -> list[NamedColumn]:
     """Return the columns without the answer and without those whose cells hold both the request and the answer.
 
-    These are finished training texts next to their parts: as a prompt they would give the answer away.
+    These are finished training texts next to their parts: as a prompt they would give the answer away. Columns without
+    a role whose cells are parts of the context (HellaSwag's ctx_a and ctx_b) are left out as well.
     """
     rest = [one for one in found if one is not answer]
     requests = find_named(rest, names.REQUESTS)
     copies = [one for one in rest if any(_holds_both(one, request, answer, rows) for request in requests)]
+    contexts = [one for one in rest if one.name in names.CONTEXTS]
+    parts = [one for one in rest if one.name not in names.REQUESTS | names.TEXTS and one not in contexts]
+    copies += [one for one in parts if any(_is_part(one, context, rows) for context in contexts)]
     return [one for one in rest if one not in copies]
+
+
+def _is_part(one: NamedColumn, whole: NamedColumn, rows: Sequence[TableRow]) -> bool:
+    cells = [((row.get(one.column) or "").strip(), row.get(whole.column) or "") for row in rows]
+    filled = [(part, text) for part, text in cells if part]
+    return one.is_free and bool(filled) and all(part in text for part, text in filled)
 
 
 def _holds_both(one: NamedColumn, request: NamedColumn, answer: NamedColumn, rows: Sequence[TableRow]) -> bool:
@@ -89,13 +107,13 @@ def _holds_both(one: NamedColumn, request: NamedColumn, answer: NamedColumn, row
 def choose_prompts(rest: Sequence[NamedColumn], answer: NamedColumn) -> list[str]:
     """Return the prompt templates that may belong to the answer: one if it is certain. rest: the other columns."""
     good = [one for one in rest if not names.is_preference_name(one.name, names.REJECTED | names.CHOSEN)]
-    choices = _choice_columns(good)
+    choices = find_choice_columns(good)
     good = [one for one in good if one not in choices]
     if requests := _usable(find_named(good, names.REQUESTS), good):
         options = _request_options(requests, good)
     else:
         options = _text_options(good, answer)
-    return [_template(option, choices) for option in options if option]
+    return [_template(option, choices, as_letters=answer.names_choice) for option in options if option]
 
 
 def _usable(found: Sequence[NamedColumn], good: Sequence[NamedColumn]) -> list[NamedColumn]:
@@ -153,7 +171,8 @@ def _text_options(good: Sequence[NamedColumn], answer: NamedColumn) -> list[list
     if numbered := _numbered_texts(good):
         return [[*contexts, *numbered]]
     free = [one for one in good if one.is_free and one not in contexts]
-    free = [one for one in free if not names.match_name(one.name, names.LABELS | names.WEAK_LABELS)] or free
+    texts_only = [one for one in free if not names.match_name(one.name, names.LABELS | names.WEAK_LABELS)]
+    free = texts_only or ([] if contexts else free)
     if not free and contexts:
         return [contexts]
     if not free and len(good) == 1 and good[0].content.kind in ("number", "text", "values", "nested"):
@@ -177,25 +196,27 @@ def _contexts(good: Sequence[NamedColumn]) -> list[NamedColumn]:
     return [one for one in found if one.content.kind in ("text", "values", "nested")][:1]
 
 
-def _choice_columns(good: Sequence[NamedColumn]) -> list[NamedColumn]:
+def find_choice_columns(good: Sequence[NamedColumn]) -> list[NamedColumn]:
     """Return the columns of the choices of a multiple-choice question: one list, or one column for each letter."""
-    lists = [one for one in good if one.name in names.CHOICES]
+    lists = [one for one in find_named(good, names.CHOICES) if not names.is_metadata_name(one.name)]
     if lists:
         return lists[:1]
-    letters = [one for one in good if names.read_choice_letter(one.name)]
-    found = [names.read_choice_letter(one.name) for one in letters]
+    found = {letter: one for one in good if (letter := names.read_choice_letter(one.name))}
     wanted = names.REQUESTS | (names.TEXTS | names.CONTEXTS if "1" in found else frozenset())
     asked = any(names.match_name(one.name, wanted) for one in good)
-    is_list = {"a", "b"} <= set(found) or {"1", "2"} <= set(found) or {"0", "1"} <= set(found)
-    return letters if asked and is_list and len(set(found)) == len(found) else []
+    is_list = {"a", "b"} <= found.keys() or {"1", "2"} <= found.keys() or {"0", "1"} <= found.keys()
+    is_unique = len(found) == sum(names.read_choice_letter(one.name) is not None for one in good)
+    return [found[letter] for letter in sorted(found)] if asked and is_list and is_unique else []
 
 
-def _template(parts: Sequence[NamedColumn], choices: Sequence[NamedColumn]) -> str:
+def _template(parts: Sequence[NamedColumn], choices: Sequence[NamedColumn], *, as_letters: bool) -> str:
+    """Return the prompt. as_letters: the choices have letters instead of the numbers in the names of their columns."""
     text = "\n\n".join(f"{{{one.column}}}" for one in parts)
-    lines = [
-        f"{letter.upper()}. {{{one.column}}}" if (letter := names.read_choice_letter(one.name)) else f"{{{one.column}}}"
-        for one in choices
-    ]
+    lines = []
+    for letter, one in zip(ascii_uppercase, choices, strict=False):
+        written = names.read_choice_letter(one.name)
+        mark = "" if written is None else f"{letter}. " if as_letters else f"{written.upper()}. "
+        lines.append(f"{mark}{{{one.column}}}")
     return text + ("\n\n" + "\n".join(lines) if lines else "")
 
 

@@ -1,7 +1,8 @@
 """Join the parts of a conversation that a file keeps in several columns into one cell.
 
 System texts, lists of tools and earlier turns next to a conversation, TRL's lists of prompt and completion, OpenAI's
-and ShareGPT's preferences, Gemini's system instruction, and Alpaca's history and system become one column.
+and ShareGPT's preferences, Gemini's system instruction, and Alpaca's history and system become one column. Without any,
+multiple-choice questions are lettered.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from toolkit.data.examples.column_names import normalize_column_name
 from toolkit.data.examples.column_suggestion import suggest_columns
 from toolkit.data.examples.prompt_columns import FALSE_VALUES
 from toolkit.data.examples.templates import make_renderer
+from toolkit.data.shapes.choice_rows import find_choices
 from toolkit.data.shapes.compared_answers import find_compared_answers
 from toolkit.data.shapes.message_cells import (
     ends_with_answer,
@@ -33,6 +35,7 @@ from toolkit.data.shapes.message_cells import (
 )
 from toolkit.data.shapes.other_conversations import OtherConversations, find_other_conversations
 from toolkit.data.table import TableRow
+from toolkit.data.threads.numbered_turns import find_numbered_turns
 from toolkit.data.threads.speakers import find_dialogue_column, read_dialogue
 from toolkit.data.threads.ticket_threads import find_ticket_threads
 
@@ -56,7 +59,7 @@ JOINED_COLUMN = "messages"
 
 @dataclass(frozen=True)
 class ConversationJoin:
-    """How the rows of a table become conversations.
+    """How the rows of a table become conversations, or the cells of a column another text.
 
     target: the column for them, new or one of `columns`; columns: the parts; join: makes the cell of a row, None for a
     row without a conversation; notice: what is done, in a sentence.
@@ -89,6 +92,18 @@ class JoinedColumn:
         if self.join.target in part.column_names:
             return part.set_column(part.column_names.index(self.join.target), self.join.target, array)
         return part.append_column(self.join.target, array)
+
+
+def find_joins(
+    columns: Sequence[str], filled: Sequence[str], rows: Sequence[TableRow], answered_by: str | None = None
+) -> list[ConversationJoin]:
+    """Return how to make conversations of the rows, or else how to write multiple-choice questions; [] for neither.
+
+    Parameters as those of `find_join`.
+    """
+    if join := find_join(columns, filled, rows, answered_by):
+        return [join]
+    return [ConversationJoin(one.column, one.columns, one.read, one.notice) for one in find_choices(filled, rows)]
 
 
 def find_join(
@@ -264,7 +279,9 @@ def _join_other(
 ) -> ConversationJoin | None:
     """Transcripts, trees of messages and tickets, with their system text and tools."""
     parts = [column for column in filled if column not in side.names]
-    found = find_other_conversations(parts, rows) or find_ticket_threads(parts, rows)
+    found = (
+        find_other_conversations(parts, rows) or find_numbered_turns(parts, rows) or find_ticket_threads(parts, rows)
+    )
     return None if found is None else _join_found(found, columns, side)
 
 

@@ -31,7 +31,7 @@ from toolkit.data.read_options import (
     UnreadableError,
     shorten_preview,
 )
-from toolkit.data.readers.join_conversations import JOINED_COLUMN, ConversationJoin, JoinedColumn, find_join
+from toolkit.data.readers.join_conversations import JOINED_COLUMN, ConversationJoin, JoinedColumn, find_joins
 from toolkit.data.table import TableRow, make_table_footer, make_visible
 from toolkit.data.threads.message_threads import join_threads
 from toolkit.data.threads.speakers import preview_turns, speaker_offers
@@ -124,9 +124,9 @@ class TableWriter:
         self.flush()
         kept = [column for column in self.columns if column not in drop]
         filled = [column for column in kept if column in self._filled]
-        join = find_join(kept, filled, self._sample, self._options.answered_by)
-        joined = JoinedColumn(join, ChatColumns(skip=self._options.bad_rows == "skip")) if join else None
-        notices = [notice for notice in notices if not self._tells_otherwise(notice, join)]
+        joins = find_joins(kept, filled, self._sample, self._options.answered_by)
+        joined = [JoinedColumn(join, ChatColumns(skip=self._options.bad_rows == "skip")) for join in joins]
+        notices = [notice for notice in notices if not self._tells_otherwise(notice, joins)]
         notices = [*notices, *_name_notices(self.columns), *_brace_notices(self.columns), *self._repair_notice()]
         threads = find_thread_columns({normalize_column_name(name): name for name in reversed(filled)}, self._sample)
         if (
@@ -139,27 +139,27 @@ class TableWriter:
             return
         if threads is not None and not threads.persons:
             offers = [*offers, self._offer_threads(threads)]
-        elif join is None and may_be_messages(suggest_columns(kept, self._sample, self._chats.faults)):
+        elif not joins and may_be_messages(suggest_columns(kept, self._sample, self._chats.faults)):
             offers = [*offers, *speaker_offers(filled, self._sample, threads, self._options)]
-        if self._part is not None and len(self._parts) == 1 and not drop and joined is None:
+        if self._part is not None and len(self._parts) == 1 and not drop and not joined:
             # the part is the table already
-            self._part.add_key_value_metadata(self._footer(label, kept, notices, offers, None))
+            self._part.add_key_value_metadata(self._footer(label, kept, notices, offers, []))
             self._part.close()
             self._parts[0].replace(final)
             return
         if self._part is not None:
             self._part.close()
-        columns = list(dict.fromkeys([*kept, *([join.target] if join else [])]))
+        columns = list(dict.fromkeys([*kept, *(join.target for join in joins)]))
         schema = pa.schema([(column, pa.string()) for column in columns])
         with pq.ParquetWriter(final, schema, compression="zstd") as out:
             self._merge_parts(out, kept, joined)
             out.add_key_value_metadata(self._footer(label, columns, notices, offers, joined))
 
-    def _tells_otherwise(self, notice: str, join: ConversationJoin | None) -> bool:
+    def _tells_otherwise(self, notice: str, joins: Sequence[ConversationJoin]) -> bool:
         """Return whether a reader took for JSON text or for a pair what turned out to be a conversation."""
-        columns = (*self._chats.faults, *(join.columns if join else ()))
+        columns = (*self._chats.faults, *(column for join in joins for column in join.columns))
         texts = [f"Lists and objects in '{name}' were converted to JSON text" for name in columns]
-        return notice.startswith((*texts, "This is OpenAI's older")) and (join is not None or "older" not in notice)
+        return notice.startswith((*texts, "This is OpenAI's older")) and (bool(joins) or "older" not in notice)
 
     def _offer_threads(self, threads: ThreadColumns) -> Offer:
         preview = preview_turns(join_threads(threads, self._sample)[:1])
@@ -193,14 +193,16 @@ class TableWriter:
         writer.finish(final, label, [*notices, joined + left])
         folder.rmdir()
 
-    def _merge_parts(self, out: pq.ParquetWriter, columns: Sequence[str], joined: JoinedColumn | None) -> None:
+    def _merge_parts(self, out: pq.ParquetWriter, columns: Sequence[str], joined: Sequence[JoinedColumn]) -> None:
         """Merge the parts: columns were added on the way, one is dropped, or conversations are joined."""
         schema = pa.schema([(column, pa.string()) for column in columns])
         for part in self._parts:
             with pq.ParquetFile(part) as file:
                 for index in range(file.num_row_groups):
                     rows = _align(file.read_row_group(index), schema)
-                    out.write_table(joined.add_to(rows) if joined else rows)
+                    for each in joined:
+                        rows = each.add_to(rows)
+                    out.write_table(rows)
             part.unlink()
 
     def _footer(
@@ -209,22 +211,22 @@ class TableWriter:
         columns: Sequence[str],
         notices: Sequence[str],
         offers: Sequence[Offer],
-        joined: JoinedColumn | None,
+        joined: Sequence[JoinedColumn],
     ) -> dict[str, str]:
         missing = {column: self.missing.get(column, 0) for column in columns}
         faults, chats = self._chats.faults, self._chats
-        more: dict[str, Any] = {}
-        if joined is not None:
-            join, chats = joined.join, joined.chats
-            notices = [*notices, join.notice]
-            missing[join.target] = joined.missing
-            others = {column: fault for column, fault in faults.items() if column not in join.columns}
-            faults = {**chats.faults, **others}
-            more = {"joined": {join.target: list(join.columns)}}
+        parts: dict[str, list[str]] = {}
+        for each in joined:
+            notices = [*notices, each.join.notice]
+            missing[each.join.target] = each.missing
+            if each.chats.faults:
+                chats, parts = each.chats, {each.join.target: list(each.join.columns)}
+                others = {column: fault for column, fault in faults.items() if column not in each.join.columns}
+                faults = {**chats.faults, **others}
         notices = [*notices, *chats.notices()]
         offered = [offer.dump() for offer in (*offers, *chats.offers(self._options))]
         digest = self._source_sha256 if self._source_sha256 is not None else self._hash.hexdigest()
-        return make_table_footer(digest, label, missing, notices, chats=faults, offers=offered, **more)
+        return make_table_footer(digest, label, missing, notices, chats=faults, offers=offered, joined=parts)
 
     def flush(self) -> None:
         """Write the rows collected so far. Raises DataError for a cell that is not allowed."""

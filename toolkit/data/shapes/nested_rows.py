@@ -161,6 +161,8 @@ def _read_annotations(value: Any) -> tuple[Any, bool]:
 
 def _first_answer(value: Any) -> tuple[Any, bool]:
     if isinstance(value, dict):
+        if (right := _right_choice(value)) is not None:
+            return right, False
         if not _is_text_object(value):
             return UNCHANGED, False
         found = next((value[key] for key in _TEXT_KEYS if value.get(key)), UNCHANGED)
@@ -183,6 +185,15 @@ def _first_answer(value: Any) -> tuple[Any, bool]:
     if len(texts) == len(value) and all(isinstance(text, str) for text in texts):
         return first.get("text", first.get("value")), len(value) > 1
     return UNCHANGED, False
+
+
+def _right_choice(value: Mapping[str, Any]) -> str | None:
+    """Return the choice that is marked with a 1, as in TruthfulQA; None for another object."""
+    choices, marks = value.get("choices"), value.get("labels")
+    if not isinstance(choices, list) or not isinstance(marks, list) or len(choices) != len(marks):
+        return None
+    right = [choice for choice, mark in zip(choices, marks, strict=True) if str(mark) == "1"]
+    return right[0] if right and type(right[0]) is str else None
 
 
 def _best_reply(replies: list[Any]) -> str | None:

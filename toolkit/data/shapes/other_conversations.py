@@ -1,4 +1,4 @@
-"""Columns with conversations that are no lists of messages: transcripts, trees of messages, and numbered turns."""
+"""Columns with conversations that are no lists of messages: transcripts, and trees of messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 from toolkit.data.conversations import is_blank_cell
 from toolkit.data.examples import column_names as names
-from toolkit.data.shapes.message_cells import load_cell
 from toolkit.data.shapes.message_trees import (
     is_chatgpt_mapping,
     is_reply_tree,
@@ -16,7 +15,6 @@ from toolkit.data.shapes.message_trees import (
     read_chatgpt_mapping,
     read_reply_tree,
 )
-from toolkit.data.shapes.numbered_turns import find_numbered_columns, find_unnamed_turns, read_numbered_columns
 from toolkit.data.shapes.transcripts import read_transcript
 from toolkit.data.table import TableRow
 
@@ -37,12 +35,8 @@ def find_other_conversations(columns: Sequence[str], rows: Sequence[TableRow]) -
     normalized = {column: names.normalize_column_name(column) for column in columns}
     good = [column for column in columns if not names.is_preference_name(normalized[column], names.REJECTED)]
     for column in good:
-        if found := _find_tree(column, columns, rows) or _find_turns(column, rows):
+        if found := _find_tree(column, columns, rows):
             return found
-    if numbered := find_numbered_columns(good, rows):
-        asked, said = numbered
-        notice = f"The columns '{asked[0]}', '{said[0]}' and further ones are read as the turns of a conversation."
-        return OtherConversations((*asked, *said), lambda row: read_numbered_columns(asked, said, row), notice)
     transcripts = [column for column in good if _are_transcripts(column, rows)]
     results = [column for column in good if column not in transcripts and _is_result(normalized[column])]
     if not transcripts:
@@ -81,14 +75,6 @@ def _with_answer(row: TableRow, column: str, answer: str | None) -> list[dict[st
     said = (row.get(answer) or "").strip()
     masked = [{**turn, "weight": 0} for turn in turns[:-1]]
     return [*masked, {**turns[-1], "content": said}] if said else None
-
-
-def _find_turns(column: str, rows: Sequence[TableRow]) -> OtherConversations | None:
-    found = find_unnamed_turns(column, _filled(column, rows))
-    if found is None:
-        return None
-    read, notice = found
-    return OtherConversations((column,), lambda row: read(load_cell(row.get(column))), notice)
 
 
 def _find_tree(column: str, columns: Sequence[str], rows: Sequence[TableRow]) -> OtherConversations | None:

@@ -10,6 +10,7 @@ from toolkit.data.chat_messages import CONTENT_KEYS, ROLE_KEYS, ROLES
 from toolkit.data.conversations import is_blank_cell, is_conversation_name
 from toolkit.data.examples import column_names as names
 from toolkit.data.shapes.message_cells import find_listed_messages, load_cell
+from toolkit.data.shapes.other_conversations import OtherConversations
 from toolkit.data.table import TableRow
 
 Turns = list[dict[str, Any]]
@@ -27,7 +28,20 @@ _MOSS = "moss"
 _TOOL_PARTS = ("inner thoughts", "commands", "tool responses")
 
 
-def find_numbered_columns(columns: Sequence[str], rows: Sequence[TableRow]) -> tuple[list[str], list[str]] | None:
+def find_numbered_turns(columns: Sequence[str], rows: Sequence[TableRow]) -> OtherConversations | None:
+    """Return how to read the conversations of a table, None if there are none. columns: those with cells."""
+    good = [name for name in columns if names.normalize_column_name(name) not in names.REJECTED]
+    for column in good:
+        if found := _find_unnamed_turns(column, [cell for row in rows if not is_blank_cell(cell := row.get(column))]):
+            return found
+    if (numbered := _find_numbered_columns(good, rows)) is None:
+        return None
+    asked, said = numbered
+    notice = f"The columns '{asked[0]}', '{said[0]}' and further ones are read as the turns of a conversation."
+    return OtherConversations((*asked, *said), lambda row: _read_numbered_columns(asked, said, row), notice)
+
+
+def _find_numbered_columns(columns: Sequence[str], rows: Sequence[TableRow]) -> tuple[list[str], list[str]] | None:
     """Return (columns of the user, columns of the assistant) by their numbers; None if no numbers pair them."""
     found: dict[str, dict[str, dict[int, str]]] = {"asks": {}, "says": {}}
     for column in columns:
@@ -53,7 +67,7 @@ def _split_number(name: str) -> tuple[str, int | None]:
     return " ".join(word for word in words if word not in _FORMS), int(numbers[0]) if len(numbers) == 1 else None
 
 
-def read_numbered_columns(asked: Sequence[str], said: Sequence[str], row: TableRow) -> Turns | None:
+def _read_numbered_columns(asked: Sequence[str], said: Sequence[str], row: TableRow) -> Turns | None:
     """Return the messages of a row, without the turns that are missing."""
     turns = []
     for pair in zip(asked, said, strict=True):
@@ -64,23 +78,27 @@ def read_numbered_columns(asked: Sequence[str], said: Sequence[str], row: TableR
     return turns or None
 
 
-def find_unnamed_turns(column: str, cells: Sequence[str]) -> tuple[Callable[[Any], Turns | None], str] | None:
-    """Return (reader of a loaded cell, notice) of a column with such turns; None for another column."""
+def _find_unnamed_turns(column: str, cells: Sequence[str | None]) -> OtherConversations | None:
     loaded = [load_cell(cell) for cell in cells]
     if not loaded or not all(loaded):
         return None
-    if all(read_numbered_object(each) for each in loaded):
-        return read_numbered_object, f"The numbered turns in '{column}' are read as conversations."
+
+    def found(read: Callable[[Any], Turns | None], notice: str) -> OtherConversations:
+        return OtherConversations((column,), lambda row: read(load_cell(row.get(column))), notice)
+
+    if all(_read_numbered_object(each) for each in loaded):
+        return found(_read_numbered_object, f"The numbered turns in '{column}' are read as conversations.")
     listed = [find_listed_messages(each) or [] for each in loaded]
     if all(_is_user_and_system(messages) for messages in listed):
-        return _read_user_and_system, f"In the conversations of '{column}', the messages of the system are the answers."
+        notice = f"In the conversations of '{column}', the messages of the system are the answers."
+        return found(_read_user_and_system, notice)
     if (is_conversation_name(column) or column.casefold() == "log") and all(map(_has_no_speaker, listed)):
         notice = f"The messages in '{column}' name no speaker: the user says the first one, the assistant the next."
-        return _read_in_turn, notice
+        return found(_read_in_turn, notice)
     return None
 
 
-def read_numbered_object(loaded: Any) -> Turns | None:
+def _read_numbered_object(loaded: Any) -> Turns | None:
     """Return the messages of {"turn_1": {"Human": ..., "MOSS": ...}, ...}; None for another value."""
     if not isinstance(loaded, Mapping) or not loaded:
         return None
