@@ -28,7 +28,7 @@ with page.page_frame("studies"):
                 "On the next page, press **Try several values** next to a setting, and Start."
             )
             if st.button("Set up a study", type="primary", icon=":material/tune:"):
-                workspace.set_setting("ablation.use_ablate", True)
+                workspace.replace_settings({"ablation.use_ablate": True})
                 show_section(form_layout.BASICS.key)
                 page.go_to_page("configure")
             draw_growth_study()

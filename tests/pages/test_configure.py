@@ -241,7 +241,7 @@ def test_a_preset_replaces_the_settings_and_can_be_undone(folder: Path) -> None:
     app = page("lora")
     checked(app.button(key="preset:qlora-8b").click().run())
     assert draft(folder)["model"]["quantize"] is True
-    assert app.text_input(key="field:lora.r").value == "16"
+    assert app.text_input(key="field:lora.r@1").value == "16"
     checked(app.button(key="undo_replace").click().run())
     assert draft(folder)["lora"]["r"] == 3
 

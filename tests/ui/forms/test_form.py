@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from streamlit.proto.WidgetStates_pb2 import WidgetStates
 from streamlit.testing.v1 import AppTest
 
 from toolkit.settings import ablation
@@ -253,8 +254,59 @@ def test_a_change_is_marked_and_reset(folder: Path) -> None:
     checked(app.text_input(key="field:lora.r").set_value("8").run())
     assert "●" in app.text_input(key="field:lora.r").label
     checked(app.button(key="reset:lora.r").click().run())
-    assert app.text_input(key="field:lora.r").value == "16"
+    assert page("lora").text_input(key="field:lora.r").value == "16"
     assert value(folder, "lora.r") == 16
+
+
+def box_of(app: AppTest, path: str) -> Any:
+    """Return the box of a setting; its key grows a number when the draft is replaced."""
+    return next(box for box in app.text_input if str(box.key).split("@")[0] in (f"field:{path}", f"grid:{path}"))
+
+
+def press(app: AppTest, key: str) -> Any:
+    """Press a button; return a box of the page before it."""
+    before = box_of(app, "lora.r")
+    for kind in ("text_input", "selectbox", "multiselect", "toggle", "segmented_control"):
+        for widget in getattr(app, kind):
+            widget.set_value(widget.value)  # else it would take its value from the page of then
+    checked(app.run())  # the page before is another tree
+    checked(app.button(key=key).click().run())
+    return before
+
+
+def report(app: AppTest, before: Any) -> None:
+    """Send the values of a page before once more, as a browser does that has not drawn the new page yet."""
+    states = before.root.get_widget_states().widgets
+    pressed_none = [state for state in states if state.WhichOneof("value") != "trigger_value"]
+    checked(app._run(WidgetStates(widgets=pressed_none)))
+
+
+def test_a_late_report_of_the_widgets_before_a_reset_is_no_entry(folder: Path) -> None:
+    app = page("lora")
+    checked(box_of(app, "lora.r").set_value("8").run())
+    before = press(app, "reset:lora.r")
+    report(app, before)
+    assert value(folder, "lora.r") == 16
+    checked(app.run())
+    assert box_of(app, "lora.r").value == "16"
+    checked(box_of(app, "lora.r").set_value("8").run())
+    assert value(folder, "lora.r") == 8, "an entry in the new box, though the old one has had this value"
+
+
+def test_a_late_report_of_a_box_with_several_values_brings_no_study_back(folder: Path) -> None:
+    begin(folder, {"ablation.use_ablate": True}, {"lora.r": [4, 8]})
+    app = page("lora")
+    report(app, press(app, "several:lora.r"))
+    assert saved(folder)["grid"] == {}
+
+
+def test_what_was_typed_before_the_new_widgets_arrived_is_kept(folder: Path) -> None:
+    app = page("lora")
+    checked(box_of(app, "lora.r").set_value("8").run())
+    before = press(app, "reset:lora.r")
+    before.set_value("32")
+    report(app, before)
+    assert value(folder, "lora.r") == 32
 
 
 def test_a_setting_takes_several_values_and_goes_back(folder: Path) -> None:

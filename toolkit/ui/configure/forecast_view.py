@@ -8,7 +8,7 @@ from typing import cast
 
 import streamlit as st
 
-from toolkit.forecast.advice import MemoryAdvice, find_memory_advice
+from toolkit.forecast.advice import find_memory_advice
 from toolkit.forecast.forecast import Forecast
 from toolkit.forecast.scene import NoForecast
 from toolkit.runs.slots import count_slots
@@ -157,18 +157,13 @@ def _draw_advice(found: Forecast) -> None:
         icon=":material/compress:",
         width="stretch",
         key="make_it_fit",
-        on_click=_apply_advice,
-        args=(advice,),
+        on_click=workspace.replace_settings,
+        args=(advice.changes,),
     )
     st.caption(
         escape_text(f"{', '.join(changes)}: {effect}", 400)
         + ("." if advice.enough else ". The run still does not fit: choose a smaller base model as well.")
     )
-
-
-def _apply_advice(advice: MemoryAdvice) -> None:
-    for path, value in advice.changes.items():
-        workspace.set_setting(path, value)
 
 
 def _draw_details(found: Forecast) -> None:

@@ -84,8 +84,8 @@ def _draw_choices(choices: Sequence[ModelChoice], run: tuple[Config, Scene] | No
                 width="stretch",
                 disabled=is_current or (not choice.on_disk and _is_offline()),
                 help=f"Use {escape_text(choice.name)} as the base model",
-                on_click=workspace.set_setting,
-                args=(MODEL_PATH, choice.name),
+                on_click=workspace.replace_settings,
+                args=({MODEL_PATH: choice.name},),
             ):
                 st.rerun()  # the whole page, which closes the dialog
 

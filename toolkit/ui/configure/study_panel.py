@@ -64,8 +64,8 @@ def draw_name_conflict(reviewed: DraftReview) -> None:
         st.button(
             f"Name it '{escape_text(new_name, 60)}'",
             key="study_rename",
-            on_click=workspace.set_setting,
-            args=("ablation.study_name", new_name),
+            on_click=workspace.replace_settings,
+            args=({"ablation.study_name": new_name},),
         )
         if old is not None and old.axes != question.axes:
             st.button("Use the values of the existing study", key="study_reuse", on_click=_use_axes, args=(old.axes,))
@@ -73,4 +73,4 @@ def draw_name_conflict(reviewed: DraftReview) -> None:
 
 def _use_axes(axes: dict[str, list[Any]]) -> None:
     workspace.refresh_workspace()
-    workspace.set_grid(axes)
+    workspace.replace_settings({}, axes)

@@ -6,7 +6,7 @@ and its problems below. The draft in `ui/workspace/workspace.py` holds the value
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -30,13 +30,14 @@ CONFIGURE_SECTION_KEY, CONFIGURE_SEARCH_KEY = "configure_section", "configure_se
 class FormState:
     """The draft and the study's values, read once for many settings: each read of the session takes a lock.
 
-    meanings: path -> what Auto stands for at present, on this machine and with this model.
+    meanings: path -> what Auto stands for at present, on this machine and with this model. version: of the draft.
     """
 
     draft: drafts.Draft
     grid: ablation.ValueGrid
     ablation_on: bool
     meanings: Mapping[str, str] = field(default_factory=dict)
+    version: int = field(default_factory=workspace.draft_version)
 
     def value(self, path: str) -> Any:
         return drafts.get_setting(self.draft, path)
@@ -118,10 +119,10 @@ def _field(path: str, problems: Sequence[Problem], view: FormState) -> None:
         spec=spec,
         layout=layout,
         value=value,
-        key=f"{'grid' if several else 'field'}:{path}",
+        key=f"{'grid' if several else 'field'}:{path}" + (f"@{view.version}" if view.version else ""),
         label=_field_label(layout, changed),
         help=form_layout.help_text(path),
-        save=(lambda new: set_grid_values(path, new)) if several else (lambda new: workspace.set_setting(path, new)),
+        save=_make_saver(path, value, view.version, set_grid_values if several else workspace.set_setting),
     )
     is_switch = rule.name == "switch" and not several
     alignment: Literal["center", "bottom"] = "center" if is_switch else "bottom"
@@ -134,6 +135,24 @@ def _field(path: str, problems: Sequence[Problem], view: FormState) -> None:
     for problem in problems:
         if problem.path == path:
             show_field_problem(problem)
+
+
+def _make_saver(path: str, shown: Any, version: int, save: Callable[[str, Any], None]) -> Callable[[Any], None]:
+    """Return what saves a new value of a widget that was drawn with the value `shown` for this version of the draft.
+
+    After the draft was replaced, the browser may still report the values of the widgets before. Their keys are not
+    those of the new ones, so nobody takes them for an entry there; here, a value that the old widget has had is no
+    entry either. Another value is: the user has typed it before the new widgets arrived.
+    """
+    had = [shown]
+
+    def save_entry(new: Any) -> None:
+        if version != workspace.draft_version() and new in had:
+            return
+        had.append(new)
+        save(path, new)
+
+    return save_entry
 
 
 def show_field_problem(problem: Problem) -> None:
@@ -169,19 +188,14 @@ def use_single_value(path: str) -> None:
     workspace.refresh_workspace()
     grid = workspace.current_grid()
     values = grid.pop(path, [])
-    workspace.set_grid(grid)
-    if values:
-        workspace.set_setting(path, ablation.pick_first_value(path, values))
+    workspace.replace_settings({path: ablation.pick_first_value(path, values)} if values else {}, grid)
 
 
 def reset_setting(path: str) -> None:
     """Reset a setting to its default, and remove it from the study."""
     workspace.refresh_workspace()
-    grid = workspace.current_grid()
-    if grid.pop(path, None) is not None:
-        workspace.set_grid(grid)
-    if path in field_specs_by_path():
-        workspace.set_setting(path, default_value(path))
+    grid = {other: values for other, values in workspace.current_grid().items() if other != path}
+    workspace.replace_settings({path: default_value(path)} if path in field_specs_by_path() else {}, grid)
 
 
 def default_value(path: str) -> Any:

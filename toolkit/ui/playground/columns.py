@@ -168,5 +168,4 @@ def is_preset_active(values: Mapping[str, Any]) -> bool:
 
 
 def _apply_preset(values: Mapping[str, Any]) -> None:
-    for name, value in {**_neutral_cutoffs(), **values}.items():
-        workspace.set_setting(f"inference.{name}", value)
+    workspace.replace_settings({f"inference.{name}": value for name, value in {**_neutral_cutoffs(), **values}.items()})

@@ -134,9 +134,8 @@ def draw_growth_study() -> None:
     if pressed and sizes is not None:
         workspace.refresh_workspace()
         name = find_free_name(workspace.current_save_dir(), "more data")
-        for path, value in {"ablation.use_ablate": True, "ablation.study_name": name, "ablation.seeds": 3}.items():
-            workspace.set_setting(path, value)
-        workspace.set_grid({TRAIN_SIZE_PATH: list(sizes)})
+        asked = {"ablation.use_ablate": True, "ablation.study_name": name, "ablation.seeds": 3}
+        workspace.replace_settings(asked, {TRAIN_SIZE_PATH: list(sizes)})
         open_setting("ablation.use_ablate")
         page.go_to_page("configure")
 

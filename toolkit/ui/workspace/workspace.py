@@ -73,9 +73,23 @@ TOKEN_SETTINGS = (
 def set_setting(path: str, value: Any) -> None:
     """Set one setting, such as ("lora.r", 8), and save."""
     with _change_workspace() as workspace:
-        if path in TOKEN_SETTINGS and get_setting(workspace["draft"], path) != value:
-            workspace["draft"] = replace_setting(workspace["draft"], "data.accepted", None)
-        workspace["draft"] = replace_setting(workspace["draft"], path, value)
+        _set(workspace, path, value)
+
+
+def _set(workspace: dict[str, Any], path: str, value: Any) -> None:
+    if path in TOKEN_SETTINGS and get_setting(workspace["draft"], path) != value:
+        workspace["draft"] = replace_setting(workspace["draft"], "data.accepted", None)
+    workspace["draft"] = replace_setting(workspace["draft"], path, value)
+
+
+def replace_settings(values: Mapping[str, Any], grid: Mapping[str, list[Any]] | None = None) -> None:
+    """Set settings by path from outside their widgets, which are drawn anew. grid: None keeps the study's values."""
+    with _change_workspace() as workspace:
+        for path, value in values.items():
+            _set(workspace, path, value)
+        if grid is not None:
+            workspace["grid"] = copy.deepcopy(dict(grid))
+        _increase_version()
 
 
 def replace_draft(new: dict[str, Any], grid: dict[str, list[Any]] | None = None) -> None:
