@@ -94,7 +94,7 @@ def test_findings_stay_visible_while_a_new_version_is_checked(faulty: Stage, mon
     examinations.forget_examination(
         next(key for key, one in examinations._running.items() if not one.over)
     )  # so that it starts again without that delay
-    app = checked(app.run(), "**2 findings**")
+    app = checked(app.run(), "**1 finding**")
     assert "Checking again" not in words(app)
 
 

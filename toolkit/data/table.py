@@ -6,6 +6,7 @@ run directory is complete.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections import Counter
@@ -31,6 +32,7 @@ MAX_ROWS_BY_GROUP = 1_000
 """`Table.take` reads whole columns only for more rows than this."""
 
 TableRow = dict[str, str | None]
+RowNumbers = np.ndarray[Any, np.dtype[np.int64]]
 _ODD_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _INVISIBLE = re.compile("[\u00ad\u180e\u200b\u200e\u200f\u2060-\u2064\ufeff]")
 
@@ -57,13 +59,58 @@ class DatasetVersion:
 
 
 @dataclass(frozen=True)
+class RowOrigin:
+    """Which rows of the original a dataset with fixes still has: they keep their side of its split.
+
+    rows: of the original. removed: a bit for each of them, packed and in base64. missing: column -> a bit for each
+    removed row, set where its cell was missing: such rows are in no split.
+    """
+
+    rows: int
+    removed: str
+    missing: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @cached_property
+    def removed_rows(self) -> RowNumbers:
+        """The 0-based numbers in the original, ascending."""
+        return np.flatnonzero(unpack_bits(self.removed, self.rows))
+
+    @cached_property
+    def kept_rows(self) -> RowNumbers:
+        """The 0-based number in the original of each row that is left."""
+        return np.flatnonzero(~unpack_bits(self.removed, self.rows))
+
+    def usable_removed_rows(self, columns: Sequence[str]) -> RowNumbers:
+        """Return the removed rows, as numbers in the original, in which none of `columns` was missing."""
+        usable = np.ones(len(self.removed_rows), dtype=bool)
+        for column in columns:
+            if column in self.missing:
+                usable &= ~unpack_bits(self.missing[column], len(usable))
+        return self.removed_rows[usable]
+
+
+def pack_bits(bits: np.ndarray[Any, np.dtype[np.bool_]]) -> str:
+    """Return one bit per value, in base64."""
+    return base64.b64encode(np.packbits(bits).tobytes()).decode()
+
+
+def unpack_bits(packed: str, count: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return what was packed. Raises ValueError for a text that has another number of bits."""
+    raw = base64.b64decode(packed, validate=True)
+    if count < 0 or len(raw) != -(-count // 8):
+        raise ValueError(f"it describes other than {count:,} rows")
+    return np.unpackbits(np.frombuffer(raw, dtype=np.uint8), count=count).astype(bool)
+
+
+@dataclass(frozen=True)
 class Table:
     """A parsed dataset. path: the Parquet file; sha256: of the original bytes, 64 hex digits; label: displayed name.
 
     missing: number of missing cells of each column; notices: the reader's decisions, in words; version: None for a
     dataset without fixes; offers: other ways to read the source; chats: column of conversations -> why one of them
     can't be trained on, or ""; joined: column of conversations -> the columns that
-    they were made of; held_out: number of rows at the end that come from a separate test file.
+    they were made of; held_out: number of rows at the end that come from a separate test file; origin: of a dataset
+    with fixes, None if they were made before this was recorded.
     """
 
     path: Path
@@ -78,6 +125,7 @@ class Table:
     chats: Mapping[str, str] = field(default_factory=dict, hash=False)
     held_out: int = 0
     joined: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
+    origin: RowOrigin | None = None
 
     @cached_property
     def _starts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -196,6 +244,15 @@ class _Footer(BaseModel):
     chats: dict[str, str] = Field(default_factory=dict)
     held_out: Annotated[int, Field(ge=0)] = 0
     joined: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    origin: RowOrigin | None = None
+
+    def check_origin(self, rows: int) -> None:
+        """Raise ValueError unless the origin is that of a table with this many rows."""
+        if self.origin is None:
+            return
+        if len(self.origin.kept_rows) != rows:
+            raise ValueError(f"its rows are not those of an original with {self.origin.rows:,} rows")
+        self.origin.usable_removed_rows(list(self.origin.missing))
 
 
 MISSING_FILE = "missing_file"
@@ -209,6 +266,8 @@ def load_table(parquet: Path) -> Table:
             footer = parse_foreign_json((file.metadata.metadata or {})[FOOTER_KEY])
             content = _Footer.model_validate(footer) if int(footer["schema"]) <= TABLE_SCHEMA_VERSION else None
             rows, columns = file.metadata.num_rows, tuple(file.schema_arrow.names)
+            if content is not None:
+                content.check_origin(rows)
     except FileNotFoundError as error:
         message = f"The prepared data is missing: there is no {parquet}."
         hint = "If it was moved or deleted, restore it, or open the data again."
@@ -224,7 +283,8 @@ def load_table(parquet: Path) -> Table:
 def make_table_footer(
     sha256: str, label: str, missing: Mapping[str, int], notices: Sequence[str], **more: Any
 ) -> dict[str, str]:
-    """Return the metadata of a table file that `load_table` reads; `more`: version, offers, chats, joined, held_out."""
+    """Return the metadata of a table file that `load_table` reads; `more`: version, offers, chats, joined, held_out,
+    origin."""
     content = {
         "schema": TABLE_SCHEMA_VERSION,
         "sha256": sha256,
@@ -247,9 +307,6 @@ def describe_dataset(table: Any) -> dict[str, Any]:
 def _dicts(part: pa.Table) -> list[TableRow]:
     cells = [column.to_pylist() for column in part.columns]
     return [dict(zip(part.column_names, row, strict=True)) for row in zip(*cells, strict=True)]
-
-
-RowNumbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def rows_in_words(count: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,16 @@ from toolkit.data.doctor.stray_rows import remove_end_marks
 from toolkit.data.doctor.text_checks import remove_unusual_characters, repair_mojibake
 from toolkit.data.progress import DataProgressReporter
 from toolkit.data.read_options import limit_process_resources
-from toolkit.data.table import Table, load_table, make_table_footer, rows_in_words
+from toolkit.data.table import (
+    RowNumbers,
+    RowOrigin,
+    Table,
+    load_table,
+    make_table_footer,
+    pack_bits,
+    rows_in_words,
+    unpack_bits,
+)
 from toolkit.data.task_process import ROWS_FILE, TABLE_FILE, RepairRequest, parquet_content_bytes, run_task
 from toolkit.errors import DataError
 
@@ -61,8 +71,31 @@ def write_fixed_table(request: RepairRequest) -> None:
             if batch.num_rows:
                 out.write_batch(batch)
                 written += batch.num_rows
+        removed = np.flatnonzero(is_changed) if request.action == "drop" else np.zeros(0, dtype=np.int64)
+        origin = _trace_rows(table, removed)
         more = {"version": request.version, "chats": chats.faults, "held_out": held_out, "joined": dict(table.joined)}
+        more["origin"] = None if origin is None else asdict(origin)
         out.add_key_value_metadata(make_table_footer(request.sha256, table.label, missing, table.notices, **more))
+
+
+def _trace_rows(table: Table, removed: RowNumbers) -> RowOrigin | None:
+    """Return the origin of the table without these rows; None if the table is a version without an origin."""
+    if table.version is not None and table.origin is None:
+        return None
+    before = table.origin or RowOrigin(table.rows, pack_bits(np.zeros(table.rows, dtype=bool)))
+    now = before.kept_rows[removed]
+    everything = np.union1d(before.removed_rows, now)
+    missing = {}
+    for column in dict.fromkeys((*before.missing, *(name for name in table.columns if table.missing.get(name, 0)))):
+        empty = np.zeros(before.rows, dtype=bool)
+        if column in before.missing:
+            empty[before.removed_rows] = unpack_bits(before.missing[column], len(before.removed_rows))
+        parts = [part.column(0).is_null().to_numpy() for part in table.scan(removed, [column])]
+        empty[now] = np.concatenate(parts) if parts else False
+        missing[column] = pack_bits(empty[everything])
+    bits = np.zeros(before.rows, dtype=bool)
+    bits[everything] = True
+    return RowOrigin(before.rows, pack_bits(bits), missing)
 
 
 def _fixed_batches(table: Table, request: RepairRequest, is_changed: np.ndarray[Any, Any]) -> Iterator[pa.RecordBatch]:

@@ -2,7 +2,7 @@
 
 `plan_split` alone decides. Rows with a missing cell in a used column are skipped first, then the other rows are split.
 Sizes and shuffling are those of `datasets.Dataset.train_test_split`, except that a product such as 0.1 x 30 counts as
-3 and not as 3.0000000000000004.
+3 and not as 3.0000000000000004. A dataset with fixes has the split of its original, except for a stratified one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 from toolkit.config import Config, DataConfig
 from toolkit.data.examples.renderers import renderer_of
 from toolkit.data.examples.stratified_split import answer_codes, stratified_indices
-from toolkit.data.table import RowNumbers, Table, rows_in_words
+from toolkit.data.examples.templates import Renderer
+from toolkit.data.table import RowNumbers, RowOrigin, Table, rows_in_words
 from toolkit.errors import DataError, Problem
 
 DEFAULT_TEST_SIZE = 0.25
@@ -49,7 +50,7 @@ def plan_split(table: Table, data: DataConfig) -> SplitPlan:
     unusable[usable] = False
     dropped = np.flatnonzero(unusable)
     try:
-        train, test = _split_positions(table, data, usable, renderer.stub_template.columns)
+        train, test = _split_positions(table, data, usable, renderer)
     except DataError as error:
         if not dropped.size:
             raise
@@ -58,7 +59,7 @@ def plan_split(table: Table, data: DataConfig) -> SplitPlan:
 
 
 def _split_positions(
-    table: Table, data: DataConfig, usable: RowNumbers, answer: Sequence[str]
+    table: Table, data: DataConfig, usable: RowNumbers, renderer: Renderer
 ) -> tuple[RowNumbers, RowNumbers]:
     """Return the positions in `usable` of the training and of the test rows, shuffled."""
     seed = data.train_test_split_seed
@@ -66,8 +67,34 @@ def _split_positions(
         return _split_at_test_file(usable, table.rows - table.held_out, seed)
     n_train, n_test = split_sizes(len(usable), data.train_size, data.test_size)
     if data.stratify:
-        return stratified_indices(answer_codes(table, answer)[usable], n_train, n_test, seed)
+        codes = answer_codes(table, renderer.stub_template.columns)
+        return stratified_indices(codes[usable], n_train, n_test, seed)
+    if table.origin is not None:
+        kept = _split_as_original(table.origin, data, usable, renderer.columns_required, (n_train, n_test))
+        if all(map(len, kept)):
+            return kept
     return split_indices(len(usable), n_train, n_test, seed)
+
+
+def _split_as_original(
+    origin: RowOrigin, data: DataConfig, usable: RowNumbers, columns: Sequence[str], sizes: tuple[int, int]
+) -> tuple[RowNumbers, RowNumbers]:
+    """Return the split of the original without the rows that fixes removed: no row changes its side.
+
+    Where the settings ask for more rows than a side still has, unused rows are added. sizes: without regard to the
+    original. A side may be empty.
+    """
+    was_usable = np.zeros(origin.rows, dtype=bool)
+    was_usable[origin.kept_rows[usable]] = True
+    was_usable[origin.usable_removed_rows(columns)] = True
+    n_train, n_test = split_sizes(int(was_usable.sum()), data.train_size, data.test_size)
+    order = np.flatnonzero(was_usable)[np.random.default_rng(data.train_test_split_seed).permutation(was_usable.sum())]
+    positions = np.full(origin.rows, -1, dtype=np.int64)
+    positions[origin.kept_rows[usable]] = np.arange(len(usable))
+    test, train, unused = (part[part >= 0] for part in np.split(positions[order], [n_test, n_test + n_train]))
+    for_train, for_test = max(0, sizes[0] - len(train)), max(0, sizes[1] - len(test))
+    more_train, more_test, _ = np.split(unused, [for_train, for_train + for_test])
+    return np.concatenate([train, more_train]), np.concatenate([test, more_test])
 
 
 def _split_at_test_file(usable: RowNumbers, first_test_row: int, seed: int) -> tuple[RowNumbers, RowNumbers]:
@@ -133,7 +160,7 @@ def split_sizes(rows: int, train_size: SplitSize, test_size: SplitSize) -> tuple
 
 
 def count_parts(table: Table, usable: RowNumbers, train_size: SplitSize, test_size: SplitSize) -> tuple[int, int]:
-    """Return (training rows, test rows) as `plan_split` assigns them. Raises DataError as `split_sizes` does."""
+    """Return (training rows, test rows) as `plan_split` assigns them, if no fix removed any. Raises DataError."""
     if table.held_out:
         train = int(np.searchsorted(usable, table.rows - table.held_out))
         return train, len(usable) - train

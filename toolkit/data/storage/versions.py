@@ -53,6 +53,8 @@ def apply_fix(fix: Fix, table: Table, reference: DatasetReference, save_dir: Pat
         "columns": list(fix.columns),
         "rows": hashlib.sha256(rows.tobytes()).hexdigest(),
         **({"spellings": fix.settings["spellings"]} if fix.action == "merge" else {}),
+        # another file than that of a version of before, whose rows were split anew
+        **({} if table.version is not None and table.origin is None else {"split": "as the original"}),
     }
     sha256 = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     earlier = table.version

@@ -17,6 +17,8 @@ from toolkit.system.printable import format_plural
 MIN_LABELED_SHARE = 0.12
 """Share of the bar from which a part has room for its name."""
 
+KEPT_SIDES = "Rows keep their side of the split before the fixes, so runs before and after can be compared."
+
 
 def usable_rows(table: Table, config: Config) -> int:
     """Return the number of rows with a value in every column of the templates.
@@ -48,7 +50,7 @@ def show_split_bar(table: Table, config: Config) -> None:
     st.plotly_chart(
         _bar_figure(parts), config={"staticPlot": True}, key="split_bar", alt=_describe_parts(parts), height=34
     )
-    st.caption(_describe_parts(parts))
+    st.caption(_describe_parts(parts) + (f" · {KEPT_SIDES}" if table.origin and not config.data.stratify else ""))
 
 
 def count_split_rows(table: Table, config: Config) -> tuple[int, int]:
@@ -57,7 +59,7 @@ def count_split_rows(table: Table, config: Config) -> tuple[int, int]:
 
 
 def _train_and_test_rows(table: Table, config: Config, usable: int) -> tuple[int, int]:
-    if not table.held_out:
+    if not table.held_out and table.origin is None:
         return split_sizes(usable, config.data.train_size, config.data.test_size)
     plan = plan_split(table, config.data)
     return len(plan.train), len(plan.test)
