@@ -12,7 +12,13 @@ from types import SimpleNamespace
 import pytest
 
 from toolkit.data.storage import room
-from toolkit.data.storage.uploads import UPLOAD_CHUNK_BYTES, make_file_label, store_named_file, store_upload
+from toolkit.data.storage.uploads import (
+    UPLOAD_CHUNK_BYTES,
+    make_file_label,
+    original_file_name,
+    store_named_file,
+    store_upload,
+)
 from toolkit.errors import DataError
 
 
@@ -57,6 +63,17 @@ def test_names_become_harmless(tmp_path: Path, name: str) -> None:
 )
 def test_labels_read_like_the_name(name: str, label: str) -> None:
     assert make_file_label(name) == label
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [("x.xyz", "x.xyz"), ("My Export.LOG", "my-export.log"), ("a.tar.gz", "a-tar.gz"), ("notes", "notes.data"),
+     ("a--b.csv", "a-b.csv"), ("C:\\v1.2\\x", "x.data")],
+)  # fmt: skip
+def test_an_unknown_ending_is_shown_as_the_user_wrote_it(tmp_path: Path, name: str, label: str) -> None:
+    path = store_upload(b"a,b\n", name, tmp_path)
+    assert path.suffix in (".data", ".csv"), "stored under a harmless ending"
+    assert store_named_file(path, tmp_path).label == original_file_name(path) == label
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:

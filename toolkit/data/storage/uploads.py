@@ -28,6 +28,7 @@ from toolkit.system.printable import make_file_stem
 from toolkit.system.private_files import tighten_save_dir
 
 HASH_DIGITS = 12  # hex digits of the sha256 in a file's name
+_UNKNOWN_ENDING = re.compile(r"--([a-z0-9_-]{1,10})\.data$")
 
 UPLOAD_CHUNK_BYTES = 1 << 20
 ABANDONED_UPLOAD_S = 86_400
@@ -128,12 +129,12 @@ class IncomingFile:
 def store_incoming_file(file: IncomingFile, name: str, save_dir: Path) -> Path:
     """Store a file that has arrived completely and return its path. Raises DataError when it can't be written."""
     folder = uploads_dir(save_dir)
-    final = folder / f"{file.sha256[:HASH_DIGITS]}-{make_file_label(name)}.{_extension(name)}"
+    final = folder / _stored_name(file.sha256, name)
     try:
         file.close()
         if file.path.parent.resolve() == folder.resolve():
             publish_file(file.path, final)
-            stored = StoredFile(final, file.sha256, final.name[HASH_DIGITS + 1 :])
+            stored = StoredFile(final, file.sha256, original_file_name(final))
             _known[_stat_key(folder, final, final.stat())] = stored
             return final
         with file.path.open("rb") as arrived:  # the draft's save_dir is another one than the app's
@@ -164,8 +165,9 @@ def list_read_uploads(save_dir: Path) -> list[Path]:
 
 
 def original_file_name(path: Path) -> str:
-    """Return a file's displayed name: without the hash at the start of an upload's name."""
-    return re.sub(rf"^[0-9a-f]{{{HASH_DIGITS}}}-", "", path.name)
+    """Return a file's displayed name: without the hash at the start of an upload's name, with its own ending."""
+    name = re.sub(rf"^[0-9a-f]{{{HASH_DIGITS}}}-", "", path.name)
+    return name if name == path.name else _UNKNOWN_ENDING.sub(r".\1", name)
 
 
 def hash_bundled_file(path: Path) -> StoredFile:
@@ -222,13 +224,13 @@ def _store_chunks(chunks: Iterator[bytes], name: str, save_dir: Path) -> StoredF
             for chunk in chunks:
                 digest.update(chunk)
                 out.write(chunk)
-        final = folder / f"{digest.hexdigest()[:HASH_DIGITS]}-{make_file_label(name)}.{_extension(name)}"
+        final = folder / _stored_name(digest.hexdigest(), name)
         publish_file(temporary, final)
     except OSError as error:
         raise _unwritable(folder, error) from error
     finally:
         temporary.unlink(missing_ok=True)
-    return StoredFile(final, digest.hexdigest(), final.name[HASH_DIGITS + 1 :])
+    return StoredFile(final, digest.hexdigest(), original_file_name(final))
 
 
 def _hash_chunks(chunks: Iterator[bytes], path: Path) -> StoredFile:
@@ -237,12 +239,18 @@ def _hash_chunks(chunks: Iterator[bytes], path: Path) -> StoredFile:
         running.update(chunk)
     digest = running.hexdigest()
     is_upload = path.name.startswith(digest[:HASH_DIGITS] + "-")
-    return StoredFile(path, digest, path.name[HASH_DIGITS + 1 :] if is_upload else path.name)
+    return StoredFile(path, digest, original_file_name(path) if is_upload else path.name)
 
 
-def _extension(name: str) -> str:
-    extension = name.rsplit(".", 1)[-1].lower()
-    return extension if extension in FILE_ENDINGS and not name.lower().endswith(".tar.gz") else "data"
+def _stored_name(sha256: str, name: str) -> str:
+    """Return the name of a stored file. An unknown ending is kept in front of a harmless one: "x--xyz.data"."""
+    own = name.replace("\\", "/").rsplit("/", 1)[-1]
+    label, extension = make_file_label(name), own.rsplit(".", 1)[-1].lower()
+    if extension not in FILE_ENDINGS or name.lower().endswith(".tar.gz"):
+        ending = make_file_stem(extension, 10) if "." in own[1:] else ""
+        label = f"{label[: 38 - len(ending)].rstrip('-')}--{ending}" if ending else label
+        extension = "data"
+    return f"{sha256[:HASH_DIGITS]}-{label}.{extension}"
 
 
 def _unwritable(folder: Path, error: OSError) -> DataError:
