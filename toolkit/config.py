@@ -24,7 +24,7 @@ from toolkit.field_types import (
     DataPath,
     HfModelPath,
     HostName,
-    LayerIndex,
+    Index,
     ModuleName,
     RowShareOrCount,
     RulesText,
@@ -212,15 +212,14 @@ class LoraConfig(SettingsSection):
         None,
         description="List of modules apart from LoRA layers to be set as trainable and saved in the final checkpoint",
     )
-    layers_to_transform: Optional[Union[List[LayerIndex], LayerIndex]] = Field(
-        None, description="The layer indexes to transform"
-    )
+    layers_to_transform: Optional[Union[List[Index], Index]] = Field(None, description="The layer indexes to transform")
     layers_pattern: Optional[ModuleName] = Field(None, description="The layer pattern name")
     # added
     use_rslora: Optional[bool] = Field(False, description="Scale the adapter by alpha / sqrt(r) instead of alpha / r")
     use_dora: Optional[bool] = Field(False, description="Train a weight's direction and size separately (DoRA)")
     exclude_modules: Optional[List[ModuleName]] = Field(None, description="The names of modules that get no LoRA")
     target_parameters: Optional[List[ModuleName]] = Field(None, description="The names of parameters that get LoRA")
+    trainable_token_indices: Optional[List[Index]] = Field(None, description="Ids of single tokens to train")
 
     _all_linear = field_validator("target_modules", mode="before")(wrap_all_linear)
     _task_type = field_validator("task_type")(one_of(TASK_TYPES))

@@ -183,7 +183,7 @@ ShortText = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
 CodecName = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 Character = Annotated[str, StringConstraints(min_length=1, max_length=1)]
 HostName = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9.:_-]+$")]
-LayerIndex = Annotated[int, Field(ge=0), BeforeValidator(reject_bool)]
+Index = Annotated[int, Field(ge=0), BeforeValidator(reject_bool)]
 
 RowShareOrCount = Union[Annotated[float, Field(gt=0, lt=1)], Annotated[int, Field(ge=1, strict=True)]]
 

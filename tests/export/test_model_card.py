@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -81,6 +82,17 @@ def test_recipes_are_quoted_for_their_language(run: RunDir, form: str, chat: boo
             assert ("apply_chat_template" in one.text) is chat
         else:
             assert "o'\"'\"'clock" in one.text or place not in one.text
+
+
+@pytest.mark.parametrize("setting", [{"use_dora": True}, {"trainable_token_indices": [5]}, {"modules_to_save": ["n"]}])
+def test_an_adapter_that_vllm_refuses_has_no_command_for_it(run: RunDir, setting: dict[str, Any]) -> None:
+    config = read_run_config(run)
+    other = config.model_copy(update={"lora": config.lora.model_copy(update=setting)})
+    for one, expected in ((config, True), (other, False)):
+        recipes = list_usage_recipes(run, one, EXPORT_FORMS["adapter"], "place", chat=False)
+        (text,) = [recipe.text for recipe in recipes if recipe.title == "vLLM"]
+        assert text.startswith("vllm serve") is expected
+        assert expected or next(iter(setting)) in text
 
 
 def test_no_text_from_elsewhere_becomes_markup(run: RunDir) -> None:

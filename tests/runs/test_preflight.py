@@ -84,6 +84,7 @@ def test_settings_that_the_machine_does_not_support(
     [
         ({"model__quantize": True, "model__bitsandbytes__load_in_8bit": True}, "8 bits"),
         ({"lora__target_parameters": ["mlp.experts.down_proj"]}, "parameters"),
+        ({"lora__trainable_token_indices": [5]}, "tokens"),
         ({"model__quantize": True, "model__bitsandbytes__load_in_4bit": True}, ""),
     ],
 )

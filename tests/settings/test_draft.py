@@ -14,7 +14,7 @@ from toolkit.settings.import_export import export_settings, import_settings
 
 def test_every_setting_survives_export_and_import_unchanged() -> None:
     draft = drafts.default_draft()
-    other = {"flag": True, "whole": 9, "number": 0.25, "size": 7, "words": ["a_proj"], "indexes": 3}
+    other = {"flag": True, "whole": 9, "number": 0.25, "size": 7, "words": ["a_proj"], "indexes": [3, 0]}
     special = {
         "data.file_type": "json", "data.path": "rows: #1.json", "data.prompt": "# {x}\n  'y': \"z\" ",
         "data.prompt_stub": "- {x}\n", "model.device_map": "cuda:1", "lora.task_type": None, "lora.bias": "all",
@@ -24,7 +24,7 @@ def test_every_setting_survives_export_and_import_unchanged() -> None:
         "training.training_args.seed": 0, "save_dir": "./yes", "lora.layers_pattern": "h", "model.hf_model_ckpt": "1e5",
         "training.sft_args.max_seq_length": 64, "data.delimiter": "\t", "data.bad_rows": "skip", "data.quotes": "lines",
         "data.accepted": ["placeholder"], "training.sft_args.packing": "packed",
-        "ablation.objective": "chrf", "ablation.method": "tpe",
+        "lora.layers_to_transform": 3, "ablation.objective": "chrf", "ablation.method": "tpe",
     }  # fmt: skip
     for spec in list_field_specs():
         value = special[spec.path] if spec.path in special else other.get(spec.kind, "0123")

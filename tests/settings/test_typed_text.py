@@ -19,7 +19,7 @@ from toolkit.settings.typed_text import (
     format_short_number,
     normalize_text,
     parse_field_text,
-    parse_layer_indexes,
+    parse_indexes,
     parse_one_of_several,
     parse_several_values,
     summarize_value,
@@ -146,7 +146,7 @@ def test_values_from_a_file_get_the_type_of_the_setting() -> None:
 
 
 def test_layer_indexes_keep_words_that_are_not_numbers() -> None:
-    assert parse_layer_indexes(["3-1", "2", ""]) == ["3-1", 2]
+    assert parse_indexes(["3-1", "2", ""]) == ["3-1", 2]
 
 
 def test_a_number_beyond_the_range_of_floats_is_rejected_with_a_message() -> None:

@@ -23,6 +23,8 @@ GGUF_CONVERTER = "convert_hf_to_gguf"
 """Name of llama.cpp's converter, as a module and as a script."""
 VLLM_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM accepts for --max-lora-rank."""
+VLLM_REFUSED = ("modules_to_save", "use_dora", "trainable_token_indices")
+"""Settings with which vLLM refuses to load an adapter."""
 DEFAULT_LORA_RANK, DEFAULT_NEW_TOKENS = 8, 128
 """What PEFT and the playground take when the settings leave them open."""
 
@@ -64,6 +66,9 @@ def _vllm(run: RunDir, config: Config, form: ExportForm, location: str) -> Recip
     where = shlex.quote(location)
     if form.contains_base:
         text = f"vllm serve {where} --dtype {form.dtype} --served-model-name {name_served_model(run, config)}"
+        return Recipe("vLLM", "bash", text)
+    if beyond := [name for name in VLLM_REFUSED if getattr(config.lora, name)]:
+        text = f"# vLLM refuses adapters with {' and '.join(beyond)}: export the merged model instead"
         return Recipe("vLLM", "bash", text)
     rank = next((rank for rank in VLLM_LORA_RANKS if rank >= (config.lora.r or DEFAULT_LORA_RANK)), VLLM_LORA_RANKS[-1])
     base = shlex.quote(base_model_location(config))

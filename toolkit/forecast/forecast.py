@@ -265,6 +265,7 @@ def _batch_workload(config: Config, scene: Scene, rows: int, longest: int, real:
     elif config.model.quantize and bnb.load_in_8bit:
         quantized = "8bit"
     trains_head = bool(OUTPUT_HEAD_MODULES & set(config.lora.modules_to_save or ()))
+    trains_head |= scene.shape.tied and bool(config.lora.trainable_token_indices)
     return BatchWorkload(
         rows=rows,
         longest=longest,

@@ -155,6 +155,9 @@ def find_sharding_problem(config: Config) -> Problem | None:
     if config.lora.target_parameters:
         hint = "Empty target_parameters, or turn sharding off."
         return Problem(SHARDING_PATH, "Adapters on parameters do not work with sharding.", hint)
+    if config.lora.trainable_token_indices:
+        hint = "Empty trainable_token_indices, or turn sharding off."
+        return Problem(SHARDING_PATH, "Trained tokens do not work with sharding.", hint)
     return None
 
 

@@ -25,6 +25,8 @@ FIELD_EXPLANATIONS: dict[str, str] = {
     "lora.fan_in_fan_out": "Needed for models that store weights as (in, out), such as GPT-2.",
     "lora.exclude_modules": "A module's name, such as down_proj, or a full path for a single layer's module.",
     "lora.target_parameters": "For experts that are stored as one tensor. A run says if they get no adapter.",
+    "lora.trainable_token_indices": "For tokens that were added to the tokenizer: their embeddings are trained whole, "
+    "and their rows of the output layer where the two share one weight. The token view shows the ids.",
     "lora.use_rslora": "Keeps the adapter's effect from shrinking with a high rank.",
     "lora.use_dora": "Often a little better at low ranks. Steps are slower, on a CPU about twice.",
     _ARGS + "weight_decay": "Share of the learning rate by which weights shrink at each step. Typical: 0 to 0.1.",

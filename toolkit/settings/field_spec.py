@@ -15,8 +15,8 @@ from pydantic.fields import FieldInfo
 from toolkit.config import Config
 
 FieldKind = Literal["flag", "whole", "number", "size", "choice", "text", "words", "indexes"]
-"""whole: int. number: float. size: a share (float) or a number of rows (int). words: list of str. indexes: an int or a
-list of int."""
+"""whole: int. number: float. size: a share (float) or a number of rows (int). words: list of str. indexes: a list of
+int, or one int."""
 
 LIST_KINDS: tuple[FieldKind, ...] = ("words", "indexes")
 
@@ -143,6 +143,7 @@ _KIND_OF_TYPES: dict[frozenset[Any], FieldKind] = {
     frozenset({str}): "text",
     frozenset({Path, str}): "text",
     frozenset({list[str]}): "words",
+    frozenset({list[int]}): "indexes",
     frozenset({list[int], int}): "indexes",
 }
 

@@ -188,6 +188,7 @@ _FIELD_LAYOUTS: dict[str, FieldLayout] = {
     "lora.exclude_modules": FieldLayout("lora", "Excluded modules", "advanced", LORA_TARGET_MODULES, empty="none"),
     "lora.target_parameters": FieldLayout("lora", "Target parameters", "advanced",
                                           ("mlp.experts.gate_up_proj", "mlp.experts.down_proj"), empty="none"),
+    "lora.trainable_token_indices": FieldLayout("lora", "Trainable tokens (ids)", "advanced", empty="none"),
     "lora.use_rslora": FieldLayout("lora", "Rank-stabilized scaling (rsLoRA)", "advanced", switch=True, empty="off"),
     "lora.use_dora": FieldLayout("lora", "Weight decomposition (DoRA)", "advanced", switch=True, empty="off"),
     "lora.fan_in_fan_out": FieldLayout("lora", "Fan-in fan-out weights", "advanced"),

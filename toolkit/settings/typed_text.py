@@ -24,6 +24,8 @@ TEXT_SEPARATOR = "---"
 
 RANGE_KINDS = ("whole", "number", "size")
 MAX_RANGE_CHARACTERS = 100
+MAX_RANGE_NUMBERS = 10_000
+"""Numbers that a range such as 0-3 in a list stands for at most."""
 RANGE_VALUES = 41
 """Values that a range of numbers stands for: with "log", 20 per decade of a range over two."""
 
@@ -48,7 +50,7 @@ def parse_field_text(spec: FieldSpec, text: str) -> Any:
         case "words":
             return [word for word in re.split(r"[,\s]+", plain) if word]
         case "indexes":
-            return parse_layer_indexes(re.split(r"[,\s]+", plain))
+            return parse_indexes(re.split(r"[,\s]+", plain))
         case _:
             return None if spec.optional and not plain else text
 
@@ -162,12 +164,12 @@ def format_one_of_several(spec: FieldSpec, value: Any) -> str:
     return format_field_text(spec, value)
 
 
-def parse_layer_indexes(words: Sequence[str]) -> list[Any]:
-    """Parse layer indexes; "0-3" means 0, 1, 2, 3. Words that are not numbers are kept for validation to report."""
+def parse_indexes(words: Sequence[str]) -> list[Any]:
+    """Parse whole numbers; "0-3" means 0, 1, 2, 3. Words that are not numbers are kept for validation to report."""
     found: list[Any] = []
     for word in words:
-        span = re.fullmatch(r"(\d{1,4})-(\d{1,4})", word)
-        if span and int(span[1]) <= int(span[2]):
+        span = re.fullmatch(r"(\d{1,9})-(\d{1,9})", word)
+        if span and 0 <= int(span[2]) - int(span[1]) < MAX_RANGE_NUMBERS:
             found += range(int(span[1]), int(span[2]) + 1)
         elif word:
             found.append(_parse_whole(word))

@@ -10,7 +10,7 @@ import pytest
 from toolkit.config import Config, LoraConfig
 from toolkit.errors import ToolkitError
 from toolkit.forecast.costs.adapter_size import compute_adapter_size
-from toolkit.forecast.costs.memory import BatchWorkload, _layer_activation_bytes
+from toolkit.forecast.costs.memory import BatchWorkload, _layer_activation_bytes, forecast_memory
 from toolkit.forecast.costs.model_shape import read_model_shape
 
 SMALL = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3,
@@ -34,6 +34,7 @@ ADAPTERS: tuple[dict[str, Any], ...] = (
     {"target_modules": ["all-linear"]},
     {"target_modules": ["all-linear"], "bias": "lora_only"},
     {"target_modules": None, "r": 4},
+    {"target_modules": ["all-linear"], "trainable_token_indices": [3, 319, 3]},
     {"target_modules": ["all-linear"], "use_dora": True, "exclude_modules": ["down_proj", "fc_out"]},
 )
 
@@ -136,3 +137,12 @@ def test_llama_8b_is_the_size_that_its_name_says() -> None:
     )
     assert shape.parameters == 8_030_261_248
     assert compute_adapter_size(LoraConfig(r=16, target_modules=["all-linear"]), shape).parameters == 41_943_040
+
+
+def test_trained_tokens_take_a_copy_of_the_embeddings_in_each_step() -> None:
+    plain, tokens = LoraConfig(), LoraConfig(trainable_token_indices=[3])
+    for kind, copies in (("mistral", 1), ("qwen2", 2)):
+        shape = read_model_shape({"model_type": kind, **CONFIGS[kind]})
+        load = BatchWorkload(rows=1, longest=8, tokens=8, scored=8)
+        one, more = (forecast_memory(shape, compute_adapter_size(lora, shape), load) for lora in (plain, tokens))
+        assert more.activations - one.activations == 4 * copies * shape.embedding

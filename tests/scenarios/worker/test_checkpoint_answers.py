@@ -47,8 +47,8 @@ def logits(engine: Any, name: str) -> Any:
 @pytest.mark.parametrize(
     "lora",
     [{}, {"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [1]}, {"bias": "all"},
-     {"modules_to_save": ["lm_head"]}],
-    ids=["all-linear", "one layer", "bias all", "modules_to_save"],
+     {"modules_to_save": ["lm_head"]}, {"trainable_token_indices": [40, 5]}],
+    ids=["all-linear", "one layer", "bias all", "modules_to_save", "tokens"],
 )  # fmt: skip
 def test_the_last_checkpoint_answers_like_the_adapter_and_an_earlier_one_does_not(
     save_dir: Path, tiny_model: Path, tmp_path: Path, lora: dict[str, Any]

@@ -49,6 +49,7 @@ SAVED_BY_PEFT: tuple[dict[str, Any], ...] = (
     {"modules_to_save": ["lm_head"], "ensure_weight_tying": True},
     {"use_dora": True}, {"use_rslora": True}, {"exclude_modules": ["model.layers.0.self_attn.q_proj"]},
     {"modules_to_save": ["mlp"], "target_modules": ["q_proj", "up_proj"]},
+    {"trainable_token_indices": [1, 7]}, {"trainable_token_indices": {"embed_tokens": [3, 2], "lm_head": [3, 2]}},
 )  # fmt: skip
 
 
@@ -119,7 +120,7 @@ def test_changed_embeddings_of_one_adapter_stay_its_own(tmp_path: Path) -> None:
 
 
 def test_keys_that_the_config_does_not_name_are_foreign_with_every_setting() -> None:
-    from toolkit.worker.models.adapter_settings import AdapterFile, check_adapter_keys
+    from toolkit.worker.models.adapter_settings import ROWS_MARK, AdapterFile, check_adapter_keys
 
     def named(**more: Any) -> AdapterFile:
         return AdapterFile(peft_type="LORA", r=4, lora_alpha=8, **{"target_modules": ["q_proj"], **more})
@@ -134,6 +135,8 @@ def test_keys_that_the_config_does_not_name_are_foreign_with_every_setting() -> 
         ({"target_modules": ["embed_tokens"]}, "base_model.model.lm_head.base_layer.weight"),
         ({"target_modules": ["embed_tokens"]}, "base_model.model.model.embed_tokens.weight"),
         ({"ensure_weight_tying": True}, "base_model.model.lm_head.weight"),
+        ({}, f"base_model.model.model.embed_tokens{ROWS_MARK}"),
+        ({"trainable_token_indices": {"lm_head": [1]}}, f"base_model.model.model.embed_tokens{ROWS_MARK}"),
     )
     for settings, key in cases:
         with pytest.raises(EngineError, match=re.escape(key)):

@@ -63,6 +63,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "lora.use_rslora": (True, {}),
     "lora.use_dora": (True, {}),
     "lora.exclude_modules": (["down_proj"], {}),
+    "lora.trainable_token_indices": ([7, 3, 7], {}),
     "lora.target_parameters": (["mlp.experts.down_proj"], {}),
     "lora.layers_to_transform": ([0], {"lora.target_modules": ["q_proj"]}),
     "lora.layers_pattern": ("layers", {"lora.target_modules": ["q_proj"], "lora.layers_to_transform": [0]}),
@@ -145,6 +146,7 @@ CONSUMED: dict[str, str] = {
         for name in (
             "r", "task_type", "lora_alpha", "bias", "lora_dropout", "target_modules", "fan_in_fan_out",
             "modules_to_save", "layers_to_transform", "layers_pattern", "use_rslora", "use_dora", "exclude_modules",
+            "trainable_token_indices",
             "target_parameters",
         )
     },

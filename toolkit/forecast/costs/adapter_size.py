@@ -16,7 +16,7 @@ class AdapterSize:
 
     lora: parameters of all low-rank pairs. whole: parameters of biases and of modules that are trained in full.
     narrow: sum of the ranks of one layer's pairs. inputs: sum of the input widths of one layer's pairs. pairs: number
-    of pairs in all layers.
+    of pairs in all layers. copied: parameters of the base that exist a second time in each step.
     """
 
     lora: int
@@ -24,6 +24,7 @@ class AdapterSize:
     narrow: int
     inputs: int
     pairs: int
+    copied: int = 0
 
     @property
     def parameters(self) -> int:
@@ -45,8 +46,12 @@ def compute_adapter_size(config: LoraConfig, shape: ModelShape) -> AdapterSize:
         linear.outputs for linear in biased if linear.bias
     )
     whole = biases + sum(_module_parameters(name, shape) for name in set(config.modules_to_save or ()))
+    tokens = set(config.trainable_token_indices or ())
+    whole += shape.hidden * len(tokens)
+    # peft writes the trained rows into a copy; one that the output layer reads too is kept, and gets a gradient
+    copied = shape.embedding * (2 if shape.tied else 1) if tokens else 0
     inputs = sum(linear.inputs for linear in chosen)
-    return AdapterSize(lora, whole, rank * len(chosen), inputs, layers * len(chosen))
+    return AdapterSize(lora, whole, rank * len(chosen), inputs, layers * len(chosen), copied)
 
 
 def _is_target(name: str, targets: list[str] | None, shape: ModelShape) -> bool:

@@ -122,7 +122,7 @@ def forecast_memory(shape: ModelShape, adapter: AdapterSize, load: BatchWorkload
         adapter=4 * trained,
         gradients=4 * trained,
         optimizer=state_bytes * trained,
-        activations=_activation_bytes(shape, adapter, load),
+        activations=_activation_bytes(shape, adapter, load) + load.number_bytes * adapter.copied,
         logits=ALLOCATOR_OVERHEAD * _logit_bytes(shape, load),
         loading=loading,
         kernels=_kernel_bytes(load),

@@ -242,7 +242,7 @@ def read_list(spec: FieldSpec, words: Sequence[str]) -> list[Any] | None:
     """Return the value of a box of entries; for an optional setting no entries mean the library's default."""
     if not words:
         return None if spec.optional else []
-    return typed_text.parse_layer_indexes(words) if spec.kind == "indexes" else list(words)
+    return typed_text.parse_indexes(words) if spec.kind == "indexes" else list(words)
 
 
 def _size(cell: WidgetInput) -> None:

@@ -26,6 +26,7 @@ from toolkit.worker.models.adapter_settings import (
     ADAPTER_CONFIG_FILE,
     PEFT_PREFIX,
     RETRAIN_HINT,
+    ROWS_MARK,
     AdapterFile,
     AdapterWeights,
     check_adapter_keys,
@@ -152,7 +153,7 @@ def saved_weight_name(name: str) -> str:
     """Return a weight's name in an adapter's files: without the adapter's name, as peft saves it."""
     name = name.replace(f".modules_to_save.{PEFT_ADAPTER_NAME}.", ".")
     name = name.replace(f".lora_magnitude_vector.{PEFT_ADAPTER_NAME}.weight", ".lora_magnitude_vector")  # of DoRA
-    return re.sub(rf"(\.lora_(?:embedding_)?[AB])\.{PEFT_ADAPTER_NAME}(?=\.|$)", r"\1", name)
+    return re.sub(rf"(\.lora_(?:embedding_)?[AB]|{re.escape(ROWS_MARK)})\.{PEFT_ADAPTER_NAME}(?=\.|$)", r"\1", name)
 
 
 def _modules_marked(names: Mapping[str, Any], mark: str) -> list[str]:

@@ -23,8 +23,13 @@ EMBEDDING_NAMES = ("embed_tokens", "lm_head")
 """Modules of the base whose own weights peft saves as well if the adapter targets them."""
 _LORA_KEY = re.compile(r"(.+?)((?:\.base_layer)*)\.(lora_[AB]\.weight|lora_embedding_[AB]|lora_magnitude_vector)")
 _PEFT_PARTS = {"base_layer", "original_module", "modules_to_save"}
+ROWS_MARK = ".token_adapter.trainable_tokens_delta"
+"""End of the name of an embedding's trained rows in an adapter's file."""
 
 AdapterWeights = dict[str, torch.Tensor]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, max_length=1_000_000)]
+TokenRows = dict[str, tuple[list[int], torch.Tensor]]
+"""Name of an embedding's weight in the base model -> ids of tokens, and their rows."""
 ModuleNames = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=10_000)]
 
 
@@ -47,6 +52,7 @@ class AdapterFile(BaseModel):
     rank_pattern: dict[str, Annotated[int, Field(ge=1, le=65536)]] = Field({}, max_length=10_000)
     alpha_pattern: dict[str, Annotated[int | float, Field(ge=0, le=1e6)]] = Field({}, max_length=10_000)
     modules_to_save: ModuleNames | None = None
+    trainable_token_indices: TokenIds | Annotated[dict[str, TokenIds], Field(max_length=100)] | None = None
     layers_to_transform: list[int] | int | None = None
     layers_pattern: Annotated[str, Field(max_length=200)] | ModuleNames | None = None
     ensure_weight_tying: bool = False
@@ -75,6 +81,8 @@ def _is_own_key(chosen: AdapterFile, name: str) -> bool:
             owners = [parameter.rpartition(".")[0] for parameter in chosen.target_parameters or ()]
             return part != "lora_magnitude_vector" and ("" in owners or _is_listed(target, owners))
         return part != "lora_magnitude_vector" or chosen.use_dora
+    if path.endswith(ROWS_MARK):
+        return bool(_trained_token_ids(chosen, path.removesuffix(ROWS_MARK)))
     module, _, leaf = path.rpartition(".")
     plain = module.removesuffix(".base_layer")
     if leaf == "bias" and chosen.bias != "none" and not _PEFT_PARTS & {*plain.split(".")}:
@@ -120,3 +128,19 @@ def pop_base_values(weights: AdapterWeights, chosen: AdapterFile) -> AdapterWeig
 
     names = [key for key in weights if is_base_value(key)]
     return {name.removeprefix(PEFT_PREFIX).replace(".base_layer.", "."): weights.pop(name) for name in names}
+
+
+def pop_token_rows(weights: AdapterWeights, chosen: AdapterFile) -> TokenRows:
+    """Remove the trained rows of embeddings from `weights` and return them."""
+    modules = {key: key.removeprefix(PEFT_PREFIX).removesuffix(ROWS_MARK) for key in weights if key.endswith(ROWS_MARK)}
+    return {
+        f"{module}.weight": (_trained_token_ids(chosen, module), weights.pop(key)) for key, module in modules.items()
+    }
+
+
+def _trained_token_ids(chosen: AdapterFile, module: str) -> list[int]:
+    """Return the ids of the tokens that are trained in an embedding; a list is that of the input embeddings."""
+    ids = chosen.trainable_token_indices
+    if isinstance(ids, dict):
+        return next((listed for name, listed in ids.items() if _is_listed(module, [name])), [])
+    return ids or []

@@ -27,7 +27,14 @@ from toolkit.worker.models.adapter_files import (
     read_checked_config,
     saved_weight_name,
 )
-from toolkit.worker.models.adapter_settings import RETRAIN_HINT, AdapterFile, AdapterWeights, pop_base_values
+from toolkit.worker.models.adapter_settings import (
+    RETRAIN_HINT,
+    AdapterFile,
+    AdapterWeights,
+    TokenRows,
+    pop_base_values,
+    pop_token_rows,
+)
 
 COPY_SHARE = 0.5
 """Share of the free memory that copies of merged weights may take: the rest is for the answers."""
@@ -85,23 +92,27 @@ class AdapterSwitch:
         self.merged = False
         self._peft: PeftModel | None = None
         self._values: dict[str, dict[str, torch.Tensor]] = {}
+        self._rows: dict[str, TokenRows] = {}
+        self._kept_rows: list[tuple[torch.nn.Parameter, list[int], torch.Tensor]] = []
         self._wrapped: list[tuple[torch.nn.Module, str, LoraLayer]] = []
         self._kept: dict[torch.nn.Parameter, torch.Tensor] = {}
         self._changed: list[torch.nn.Parameter] = []
 
     def attach(self, name: str, chosen: AdapterFile, weights: AdapterWeights) -> None:
         """Add an adapter, or replace the one of that name. Raises EngineError and keeps the others."""
-        values = pop_base_values(weights, chosen)
-        # `select` sets values of the base: PEFT allows biases for one adapter only, and restores nothing
-        config = _peft_config(chosen, bias="none", inference_mode=True)
+        values, rows = pop_base_values(weights, chosen), pop_token_rows(weights, chosen)
+        # `select` sets values of the base: PEFT allows biases for one adapter only, and restores nothing; of two
+        # adapters that train the same token it takes neither
+        config = _peft_config(chosen, bias="none", trainable_token_indices=None, inference_mode=True)
         self._restore_base()
         self.selected = None
         if name in self.names:
             self._remove(name)
         try:
             changed = self._changed_values(values)
+            self._check_rows(rows, expected=chosen.trainable_token_indices is not None)
             self._insert(name, config, weights)
-            self._values[name] = changed
+            self._values[name], self._rows[name] = changed, rows
         except (ValueError, RuntimeError, KeyError, AttributeError) as error:
             self._remove(name)
             raise _misfit(error) from error
@@ -117,6 +128,14 @@ class AdapterSwitch:
             if not torch.equal(own.detach().cpu(), value.to(own.dtype)):
                 changed[key] = value
         return changed
+
+    def _check_rows(self, rows: TokenRows, *, expected: bool) -> None:
+        weights = [self.model.get_parameter(_parameter_path(self.model, key)) for key in rows]
+        if (expected and not rows) or len({*map(id, weights)}) < len(weights):
+            raise ValueError("the rows of its tokens are missing, or there are two for one weight")
+        for weight, (ids, values) in zip(weights, rows.values(), strict=True):
+            if values.shape != (len(ids), weight.shape[-1]) or max(ids) >= len(weight):
+                raise ValueError("the rows of its tokens have a different shape")
 
     def _insert(self, name: str, config: LoraConfig, weights: AdapterWeights) -> None:
         if self._peft is None:
@@ -143,6 +162,7 @@ class AdapterSwitch:
     def _remove(self, name: str) -> None:
         self.names = [other for other in self.names if other != name]
         self._values.pop(name, None)
+        self._rows.pop(name, None)
         if self._peft is not None and name in self._peft.peft_config:
             self._peft.delete_adapter(name)
 
@@ -164,6 +184,10 @@ class AdapterSwitch:
             self._peft.set_adapter(name)
             for key, value in self._values[name].items():
                 self._writable_data(self.model.get_parameter(_parameter_path(self.model, key))).copy_(value)
+            for key, (ids, rows) in self._rows[name].items():
+                weight = self.model.get_parameter(_parameter_path(self.model, key))
+                self._kept_rows.append((weight, ids, weight.data[ids].clone()))
+                weight.data[ids] = rows.to(weight)
             self.merged = self._merge(name)
         self.selected = name
 
@@ -172,8 +196,11 @@ class AdapterSwitch:
         for parent, child_name, layer in self._wrapped:
             setattr(parent, child_name, layer)
             layer.merged_adapters.clear()
+        for parameter, ids, rows in self._kept_rows:
+            parameter.data[ids] = rows
         for parameter in self._changed:
             parameter.data.copy_(self._kept[parameter])
+        self._kept_rows.clear()
         self._changed.clear()
 
     def _unwrap(self) -> None:

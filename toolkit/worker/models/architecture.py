@@ -74,7 +74,14 @@ def refuse_too_many_layers(name: str, settings: Mapping[str, Any]) -> None:
 
 
 def check_lora_targets(config: Config, settings: Mapping[str, Any]) -> None:
-    """Raise ConfigError for modules of Mamba layers on which PEFT refuses an adapter."""
+    """Raise ConfigError for modules of Mamba layers on which PEFT refuses an adapter, and for tokens that are not there.
+
+    settings: of a config.json.
+    """
+    part = settings.get("text_config")
+    size = (part if isinstance(part, Mapping) else settings).get("vocab_size")
+    if isinstance(size, int):
+        refuse_unknown_tokens(config, size)
     kind, targets = str(settings.get("model_type", "")), config.lora.target_modules
     if kind not in MAMBA_TARGETS:
         return
@@ -85,3 +92,12 @@ def check_lora_targets(config: Config, settings: Mapping[str, Any]) -> None:
     message = f"The model has Mamba layers ({kind}), whose {modules} can't have an adapter: their kernel skips it."
     hint = f"Set target_modules to {', '.join(MAMBA_TARGETS[kind])}."
     raise ConfigError([Problem("lora.target_modules", message, hint)])
+
+
+def refuse_unknown_tokens(config: Config, size: int) -> None:
+    """Raise ConfigError if a token to train is beyond the `size` rows of the embedding matrix."""
+    ids = config.lora.trainable_token_indices
+    if ids and max(ids) >= size:
+        message = f"The model has embeddings for {size:,} tokens; there is no token {max(ids)}."
+        hint = f"Use ids from 0 to {size - 1}, which the token view shows."
+        raise ConfigError([Problem("lora.trainable_token_indices", message, hint)])

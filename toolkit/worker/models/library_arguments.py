@@ -85,6 +85,8 @@ def lora_args(config: Config) -> dict[str, Any]:
     chosen = config.lora.model_dump(exclude_none=True)
     if chosen.get("target_modules") == ["all-linear"]:
         chosen["target_modules"] = "all-linear"  # in a list it would be the name of a module
+    if (tokens := chosen.pop("trainable_token_indices", None)) and tokens:
+        chosen["trainable_token_indices"] = sorted(set(tokens))  # peft would give an id that is there twice two rows
     return chosen
 
 

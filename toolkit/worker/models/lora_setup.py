@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from toolkit.config import Config
 from toolkit.errors import ConfigError, Problem
+from toolkit.worker.models.architecture import refuse_unknown_tokens
 from toolkit.worker.models.library_arguments import UNQUANTIZED_MODULE, lora_args
 
 _EXPERTS = ".experts."
@@ -27,6 +28,7 @@ def build_lora_config(config: Config, model: PreTrainedModel) -> LoraConfig:
         *_named_module_problems(config, model),
         *_layer_problems(config, model),
         *_parameter_problems(config, model),
+        *_token_problems(config, model),
     ]
     if problems:
         raise ConfigError(problems)
@@ -97,6 +99,46 @@ def _parameter_problems(config: Config, model: PreTrainedModel) -> list[Problem]
             hint = "Turn it off, or leave target_parameters empty."
             problems.append(Problem(f"lora.{name}", f"Adapters on parameters do not work with {name}.", hint))
     return problems
+
+
+def _token_problems(config: Config, model: PreTrainedModel) -> list[Problem]:
+    ids, field = config.lora.trainable_token_indices, "lora.trainable_token_indices"
+    if not ids:
+        return []
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if not isinstance(table, nn.Embedding):
+        message = "The tokens of this model can't be trained alone: its embeddings are not one matrix."
+        return [Problem(field, message, "Empty it.")]
+    refuse_unknown_tokens(config, len(table.weight))
+    shared = head is not None and head.weight is table.weight
+    tied = bool(getattr(model.config, "tie_word_embeddings", False))
+    if shared and (not tied or head.bias is not None):  # PEFT would train the embeddings only, or leave out the bias
+        message = "The tokens of this model can't be trained alone: PEFT does not support the way it shares a weight."
+        return [Problem(field, message, "Empty it.")]
+    whole = {*(config.lora.modules_to_save or ()), *(config.lora.target_modules or ())}
+    parts = [table, head] if shared else [table]
+    named = (name for name, part in model.named_modules() if any(part is one for one in parts))
+    twice = [word for name in named for word in whole if name == word or name.endswith("." + word)]
+    if twice:
+        message = f"Single tokens can't be trained where {twice[0]} is trained as a whole."
+        return [Problem(field, message, f"Empty it, or remove {twice[0]} from modules_to_save and target_modules.")]
+    return []
+
+
+def describe_absent_tokens(config: Config, rows: Iterable[Iterable[int]]) -> str:
+    """Return a warning if some of the tokens whose embeddings are trained are in no training row, else ""."""
+    absent = set(config.lora.trainable_token_indices or ())
+    for ids in rows if absent else ():
+        absent.difference_update(ids)
+        if not absent:
+            break
+    if not absent:
+        return ""
+    shown = ", ".join(map(str, sorted(absent)[:10])) + (", ..." if len(absent) > 10 else "")
+    return (
+        f"No training row has the tokens {shown} of trainable_token_indices: their embeddings learn little. "
+        "Check the ids in the token view."
+    )
 
 
 def describe_untrained_experts(model: PeftModel) -> str:

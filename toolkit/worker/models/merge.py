@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from peft.tuners.lora.layer import LoraLayer, ParamWrapper
+from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.utils.integrations import dequantize_module_weight
 from torch import nn
 from transformers import PreTrainedModel
@@ -95,13 +96,18 @@ def round_matrices(peft: PeftModel, round_weights: Callable[[str, torch.Tensor],
                 weight = layer.get_base_layer().weight
                 weight.data = weight.data + round_weights(_name_in_base(f"{path}.weight"), merged) - merged
                 done.add(id(weight))
+        for path, tokens in _list_token_layers(peft):
+            weight, rows = _merge_token_rows(tokens, name, torch.float32), tokens.trainable_tokens_delta[name]
+            weight.data = round_weights(_name_in_base(f"{path}.weight"), weight.data)
+            rows.data = weight.data[tokens.token_indices[name]]
+            done |= {id(weight), id(rows)}
         for path, parameter in peft.named_parameters():
             if parameter.dim() == 2 and ".lora_" not in path and id(parameter) not in done:
                 parameter.data = round_weights(_name_in_base(path), parameter.data)
 
 
 def _name_in_base(path: str) -> str:
-    return path.removeprefix("base_model.model.").replace(".base_layer.", ".")
+    return path.removeprefix("base_model.model.").replace(".token_adapter.", ".").replace(".base_layer.", ".")
 
 
 def merge_adapter(peft: PeftModel, dtype: torch.dtype) -> PreTrainedModel:
@@ -112,6 +118,8 @@ def merge_adapter(peft: PeftModel, dtype: torch.dtype) -> PreTrainedModel:
 
 def _merge_weights(peft: PeftModel, dtype: torch.dtype) -> PreTrainedModel:
     name = str(peft.active_adapter)
+    for _, tokens in _list_token_layers(peft):
+        _merge_token_rows(tokens, name, dtype)
     for layer in [part for part in peft.modules() if isinstance(part, LoraLayer)]:
         if name not in layer.lora_A and name not in layer.lora_embedding_A:
             continue
@@ -128,6 +136,20 @@ def _merge_weights(peft: PeftModel, dtype: torch.dtype) -> PreTrainedModel:
             message = f"{weight_name} has values that are too large for {str(dtype).removeprefix('torch.')}."
             raise ToolkitError(message, "Export it as bf16.")
     return model
+
+
+def _list_token_layers(peft: PeftModel) -> list[tuple[str, TrainableTokensLayer]]:
+    """Return the embeddings of which an adapter trains some rows; an output layer that shares the weight follows."""
+    named = [(path, part) for path, part in peft.named_modules() if isinstance(part, TrainableTokensLayer)]
+    return [(path, part) for path, part in named if part.tied_adapter is None]
+
+
+def _merge_token_rows(layer: TrainableTokensLayer, name: str, dtype: torch.dtype) -> nn.Parameter:
+    """Write the trained rows into the weight, in place: an output layer may share it. Return the weight."""
+    weight: nn.Parameter = layer.get_base_layer().weight
+    weight.data = weight.data.to(dtype, copy=True)
+    weight.data[layer.token_indices[name]] = layer.trainable_tokens_delta[name].to(dtype)
+    return weight
 
 
 def _merge_layer(layer: LoraLayer, name: str) -> torch.Tensor:

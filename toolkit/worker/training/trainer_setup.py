@@ -35,7 +35,12 @@ from toolkit.worker.compute.packing import keeps_examples_apart
 from toolkit.worker.compute.padding_free import MODEL_REFUSALS, flash_attention_row, respects_borders
 from toolkit.worker.models import library_arguments, load
 from toolkit.worker.models.folder import first_error_line
-from toolkit.worker.models.lora_setup import build_lora_config, describe_unreached_modules, describe_untrained_experts
+from toolkit.worker.models.lora_setup import (
+    build_lora_config,
+    describe_absent_tokens,
+    describe_unreached_modules,
+    describe_untrained_experts,
+)
 from toolkit.worker.models.untouched_base import keep_biases
 from toolkit.worker.training.trainer import PreparedTrainer
 
@@ -91,10 +96,15 @@ def make_trainer(
             sharded=session.is_sharded,
             warn=lambda message: session.emit("warning", message=message),
         )
-    if message := describe_untrained_experts(trainer.model):
-        session.emit("warning", message=message)
+    _warn_of_untrained_parts(session, trainer.model, train)
     trainer.add_callback(_UnreachedModulesWarning(session.emit))
     return trainer
+
+
+def _warn_of_untrained_parts(session: TrainingSession, model: PeftModel, train: Dataset) -> None:
+    tokens = describe_absent_tokens(session.config, train["input_ids"])
+    for message in filter(None, (describe_untrained_experts(model), tokens)):
+        session.emit("warning", message=message)
 
 
 class _UnreachedModulesWarning(TrainerCallback):
