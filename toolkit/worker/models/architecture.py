@@ -74,7 +74,7 @@ def refuse_too_many_layers(name: str, settings: Mapping[str, Any]) -> None:
 
 
 def check_lora_targets(config: Config, settings: Mapping[str, Any]) -> None:
-    """Raise ConfigError for modules of Mamba layers on which PEFT refuses an adapter, and for tokens that are not there.
+    """Raise ConfigError for modules of Mamba layers on which PEFT refuses an adapter, and for tokens that do not exist.
 
     settings: of a config.json.
     """
