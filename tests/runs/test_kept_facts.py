@@ -12,10 +12,10 @@ import pytest
 
 from toolkit.config import Config
 from toolkit.data.storage.open_table import open_table
-from toolkit.runs import event_facts, kept_facts, status
+from toolkit.runs import event_facts, kept_facts, run_dir, status
 from toolkit.runs.events import EventWriter
 from toolkit.runs.kept_facts import KEPT_FACTS_FILE, forget_kept_facts
-from toolkit.runs.run_dir import RunDir, create_run, list_runs
+from toolkit.runs.run_dir import RunDir, create_run, delete_run, list_runs
 from toolkit.runs.status import RunStatus, has_last_event, read_open_statuses, read_run_statuses
 from toolkit.ui.workspace import run_entries, run_facts, workspace
 from toolkit.ui.workspace.run_entries import read_run_entries
@@ -154,6 +154,50 @@ def test_the_open_runs_are_found_without_reading_an_ended_run(
     with runs[5].events_path.open("ab") as file:
         file.write(b'{"kind":"requeued","c":1}\n{"kind":"fin')  # a damaged line, and one that is being written
     assert has_last_event(runs[5])
+
+
+def test_a_new_start_opens_no_log_of_an_ended_run(runs: list[RunDir], monkeypatch: pytest.MonkeyPatch) -> None:
+    before = read_open_statuses(runs)
+    start_again(runs)
+    opened: list[Path] = []
+    original = status.read_events
+    monkeypatch.setattr(status, "read_events", lambda path, *more: opened.append(path) or original(path, *more))
+    assert read_open_statuses(runs) == before and [one.state for _, one in before] == ["queued"]
+    assert opened == []
+    with EventWriter(runs[1].events_path, attempt=2) as events:
+        events.append("requeued")
+    assert not has_last_event(runs[1]) and opened == [runs[1].events_path]
+
+
+def test_a_folder_of_runs_is_listed_again_when_it_has_changed(
+    runs: list[RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, save_dir = runs[0].path.parent, runs[0].save_dir
+    listed: list[Path] = []
+    original = os.scandir
+    monkeypatch.setattr(run_dir.os, "scandir", lambda path: listed.append(path) or original(path))
+
+    def list_settled() -> list[RunDir]:
+        """Return what is listed twice, when the last change is some time ago."""
+        os.utime(folder, (0, len(listed)))
+        found = list_runs(save_dir)
+        assert list_runs(save_dir) == found
+        return found
+
+    assert list_settled() == runs and listed == [folder]
+    delete_run(runs[3])
+    copy = folder / "20200101-000000-aaaa"
+    shutil.copytree(runs[1].path, copy)
+    assert [run.id for run in list_runs(save_dir)] == [run.id for run in runs if run != runs[3]] + [copy.name]
+    monkeypatch.setattr(run_dir, "LIST_SETTLED_S", 1e12)
+    os.utime(folder, (0, len(listed)))
+    known = len(listed)
+    assert list_runs(save_dir) == list_runs(save_dir)
+    assert len(listed) == known + 2, "a change of a moment ago may be followed by another one at the same time"
+    monkeypatch.setattr(run_dir, "LIST_SETTLED_S", 2.0)
+    found = list_settled()
+    found.clear()
+    assert len(list_runs(save_dir)) == len(runs)
 
 
 def test_of_many_runs_the_newest_are_offered_with_the_open_and_the_chosen_one(

@@ -20,8 +20,8 @@ from toolkit.follow.announcements import Announcer
 from toolkit.follow.follow_state import follow_state_path, read_follow_state, save_follow_state
 from toolkit.follow.trackers import FollowedRun, Points, Tracker, TrackerKind
 from toolkit.runs.events import collect_series, is_finite_number, read_events
-from toolkit.runs.run_dir import RunDir, list_runs, read_run_config, read_run_meta
-from toolkit.runs.status import RunStatus, ended_run_fingerprint, read_run_status
+from toolkit.runs.run_dir import RunDir, ended_run_fingerprint, list_runs, read_run_config, read_run_meta
+from toolkit.runs.status import RunStatus, read_run_status
 from toolkit.system.locks import hold_lock
 
 FOLLOW_POLL_SECONDS = 1.0

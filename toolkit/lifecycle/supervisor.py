@@ -31,9 +31,9 @@ from toolkit.lifecycle.slots import (
 )
 from toolkit.runs.checkpoints import has_checkpoint_room
 from toolkit.runs.end_reasons import Explanation, explain_exception
-from toolkit.runs.run_dir import RunDir, is_run_approved, list_runs, read_run_config
+from toolkit.runs.run_dir import RunDir, ended_run_fingerprint, is_run_approved, list_runs, read_run_config
 from toolkit.runs.slots import describe_share, list_slot_paths
-from toolkit.runs.status import RunStatus, ended_run_fingerprint, has_last_event, read_run_status
+from toolkit.runs.status import RunStatus, has_last_event, read_run_status
 from toolkit.services.fork_client import LOST_EXIT_CODE
 from toolkit.system.durable import remove_leftover_dirs
 from toolkit.system.locks import LockHolder, boot_id, is_lock_held, read_lock_holder

@@ -21,6 +21,7 @@ from typing import Any
 from toolkit.config import Config
 from toolkit.data.table import describe_dataset
 from toolkit.errors import RunError
+from toolkit.runs.kept_facts import is_there, stamp_file
 from toolkit.runs.run_sources import (
     RUN_SCHEMA,
     SourceTable,
@@ -172,12 +173,26 @@ def list_runs(save_dir: Path) -> list[RunDir]:
     root = save_dir.absolute() / "runs"
     tighten_save_dir(save_dir)
     try:
+        found = root.stat()
+        stamp = found.st_ino, found.st_mtime_ns  # of the folder, which creating and deleting a run changes
+        known = _LISTED.get(root)
+        if known is not None and known[0] == stamp:
+            return [*known[1]]
         # the pattern leaves out what is being created (.new-*) or deleted (.trash-*)
         with os.scandir(root) as entries:
             names = [e.name for e in entries if ID_PATTERN.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [_run_dir(root, name) for name in sorted(names, reverse=True)]
+    runs = [_run_dir(root, name) for name in sorted(names, reverse=True)]
+    if time.time() - found.st_mtime > LIST_SETTLED_S:
+        _LISTED[root] = stamp, runs
+    return [*runs]
+
+
+_LISTED: dict[Path, tuple[tuple[int, int], list[RunDir]]] = {}
+"""Folder of runs -> its stamp and its runs: a page asks for them seven times."""
+LIST_SETTLED_S = 2.0
+"""Age of a folder's last change from which its stamp is trusted: another change at the same moment would be missed."""
 
 
 @lru_cache(maxsize=20_000)
@@ -321,3 +336,12 @@ def delete_run(run: RunDir) -> None:
             raise RunError(
                 f"Run {run.id} can't be deleted: {error}.", "Check whether one of its files is in use."
             ) from error
+
+
+def ended_run_fingerprint(run: RunDir) -> tuple[int, ...]:
+    """Return a value that changes whenever anything about an ended run does."""
+    try:
+        size = stamp_file(f"{run.path}/events.jsonl")[1]
+    except OSError:  # not started yet, deleted a moment ago, or not readable, which reading the status explains
+        size = -1
+    return size, int(is_there(f"{run.path}/stop"))

@@ -15,13 +15,14 @@ from typing import Literal
 from toolkit.errors import RunError
 from toolkit.runs.event_facts import EventFacts, LoggedFacts, read_event_facts, update_event_facts
 from toolkit.runs.events import TERMINAL_KINDS, Event, read_events
-from toolkit.runs.kept_facts import FileStamp, is_there, stamp_file, write_kept_facts
+from toolkit.runs.kept_facts import FileStamp, is_there, keep_fact, recall_fact, stamp_file, write_kept_facts
 from toolkit.runs.run_dir import RunDir, is_run_alive, read_stop_reason
 from toolkit.system.durable import COMMIT_NAME
 
 logger = logging.getLogger(__name__)
 _ENDED: dict[str, tuple[EventFacts, RunStatus]] = {}
 """The status of each ended run that was read, with the facts that it was derived from, by the run's path."""
+_ENDED_KIND = "ended"
 _ENDED_LOGS: dict[str, FileStamp] = {}
 """The stamp of each log whose last event ends the run, by the log's path."""
 LAST_EVENT_BYTES = 1024
@@ -212,10 +213,13 @@ def has_last_event(run: RunDir) -> bool:
         stamp = stamp_file(name)
         if _ENDED_LOGS.get(name) == stamp:
             return True
-        last, _ = read_events(Path(name), max(0, stamp[1] - LAST_EVENT_BYTES))
+        folder = str(run.path.parent)
+        if not recall_fact(folder, run.id, _ENDED_KIND, stamp):
+            last, _ = read_events(Path(name), max(0, stamp[1] - LAST_EVENT_BYTES))
+            if not last or last[-1]["kind"] not in TERMINAL_KINDS:
+                return False
+            keep_fact(folder, run.id, _ENDED_KIND, stamp, True)
     except (OSError, RunError):  # no log yet, or one that can't be read, which reading the status explains
-        return False
-    if not last or last[-1]["kind"] not in TERMINAL_KINDS:
         return False
     _ENDED_LOGS[name] = stamp
     return True
@@ -223,7 +227,11 @@ def has_last_event(run: RunDir) -> bool:
 
 def read_open_statuses(runs: Iterable[RunDir]) -> list[tuple[RunDir, RunStatus]]:
     """Return what `read_run_statuses` returns, without most of the ended runs, whose logs are not read."""
-    return read_run_statuses(run for run in runs if not has_last_event(run))
+    runs = [*runs]
+    found = read_run_statuses(run for run in runs if not has_last_event(run))
+    if runs:
+        write_kept_facts(str(runs[0].path.parent))
+    return found
 
 
 def read_run_statuses(runs: Iterable[RunDir]) -> list[tuple[RunDir, RunStatus]]:
@@ -237,12 +245,3 @@ def read_run_statuses(runs: Iterable[RunDir]) -> list[tuple[RunDir, RunStatus]]:
     if found:
         write_kept_facts(str(found[0][0].path.parent))
     return found
-
-
-def ended_run_fingerprint(run: RunDir) -> tuple[int, ...]:
-    """Return a value that changes whenever anything about an ended run does."""
-    try:
-        size = stamp_file(f"{run.path}/events.jsonl")[1]
-    except OSError:  # not started yet, deleted a moment ago, or not readable, which reading the status explains
-        size = -1
-    return size, int(is_there(f"{run.path}/stop"))
