@@ -38,12 +38,14 @@ def show_status_line(*, brief: bool = False) -> None:
     period = SLOW_STATUS_REFRESH_S if all_long else STATUS_REFRESH_S
     st.session_state["strip_factor"] = factor = slow_down_refreshes()
     period *= factor
+    st.session_state["strip_live"] = live
     st.fragment(_line, run_every=period if live or is_evaluating(workspace.current_save_dir()) else None)(brief)
 
 
 def _line(brief: bool = False) -> None:
     with error_boundary():
-        live = list_live_runs()
+        live = st.session_state.pop("strip_live", None)  # of this run of the page; a refresh reads them again
+        live = list_live_runs() if live is None else live
         ids = [run.id for run, _ in live]
         if ids != st.session_state.get("strip_living", []):
             st.session_state["strip_living"] = ids
