@@ -28,7 +28,7 @@ with page.page_frame("runs"):
         draw_engine_memory_note()
         draw_run_header(chosen.run)
         if chosen.status.adapter_ready and chosen.status.has_ended:
-            draw_run_result(chosen.run, chosen.status)
+            draw_run_result(chosen.run, chosen.status, entries)
         draw_live_run(chosen.run)
         draw_run_actions(chosen.run)
         if chosen.status.adapter_ready:

@@ -46,6 +46,17 @@ def test_two_ticks_and_a_button_open_the_comparison(stage: Stage, monkeypatch: p
     assert "fast compared with slow" in words(app)
 
 
+def test_a_finished_run_offers_the_comparison_next_to_its_result(stage: Stage) -> None:
+    first = stage.finished("slow", adapter=False)
+    second = stage.finished("fast")
+    app = stage.page("runs", second)
+    (offered,) = next(box for box in app.selectbox if box.label == "Other run").options
+    assert offered.startswith("slow · ")
+    app = stage.checked(button(app, "Compare the two runs").click().run())
+    assert app.title[0].value == "Studies"
+    assert app.query_params["compare"] in (f"{second.id},{first.id}", [f"{second.id},{first.id}"])
+
+
 def test_a_tick_of_another_run_shows_it(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = make_pair(stage)
     app = stage.page("runs", second)

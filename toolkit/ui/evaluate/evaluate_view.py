@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal
 
 import streamlit as st
 
@@ -22,11 +23,13 @@ from toolkit.ui.evaluate.rows import draw_evaluation_rows
 from toolkit.ui.evaluate.rule_editor import draw_rule_editor
 from toolkit.ui.evaluate.start import claim_first_start, draw_evaluation_form, launch_evaluation
 from toolkit.ui.runs.export_view import open_exports
+from toolkit.ui.runs.run_table import draw_comparison_choice
 from toolkit.ui.workspace.comparable_models import list_comparable_models
 from toolkit.ui.workspace.run_chooser import EVALUATE_NOW, choose_shown_run
 from toolkit.ui.workspace.run_entries import RunEntry
 
 EVALUATION_REFRESH_SECONDS = 1
+_EXPORT_HELP = "Export this run's model; each export is verified against the answers of the run."
 
 
 def draw_evaluate_page(runs_with_adapter: Sequence[RunEntry], all_runs: Sequence[RunEntry]) -> RunEntry:
@@ -233,14 +236,11 @@ def _draw_results(
 ) -> None:
     names = name_models(results, all_runs)
     figures.draw_verdicts(results, names)
-    if st.button(
-        "Export",
-        type="primary" if is_finished else "secondary",
-        icon=":material/ios_share:",
-        key="take_away",
-        help="Export this run's model; each export is verified against the answers of the run.",
-    ):
-        open_exports(evaluation.run)
+    with st.container(horizontal=True, gap="small"):
+        kind: Literal["primary", "secondary"] = "primary" if is_finished else "secondary"
+        if st.button("Export", type=kind, icon=":material/ios_share:", key="take_away", help=_EXPORT_HELP):
+            open_exports(evaluation.run)
+        draw_comparison_choice(evaluation.run.id, all_runs)
     pair = choose_compared_models(evaluation, results, names)
     figures.draw_differences(results, names, pair.model, pair.reference)
     figures.draw_flip_tiles(results, pair.model, pair.reference, names)

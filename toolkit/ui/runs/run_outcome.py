@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import streamlit as st
@@ -18,9 +19,11 @@ from toolkit.ui.elements.words import STATE_LABELS
 from toolkit.ui.forms.form import open_setting
 from toolkit.ui.frame import page
 from toolkit.ui.runs.export_view import open_exports
+from toolkit.ui.runs.run_table import draw_comparison_choice
 from toolkit.ui.runs.safety_lines import describe_resume, safety_lines
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.run_chooser import EVALUATE_NOW
+from toolkit.ui.workspace.run_entries import RunEntry
 from toolkit.ui.workspace.run_facts import read_run_summary
 
 MODEL_SETTING = "model.hf_model_ckpt"
@@ -103,8 +106,8 @@ def _first_setting_in(text: str) -> str:
     return min(found, key=found.__getitem__, default="")
 
 
-def draw_run_result(run: RunDir, status: RunStatus) -> None:
-    """Draw the result of a run that has an adapter, large, and what to do with it."""
+def draw_run_result(run: RunDir, status: RunStatus, entries: Sequence[RunEntry]) -> None:
+    """Draw the result of a run that has an adapter, large, and what to do with it. entries: all runs."""
     result = summarize_result(status, read_run_curves(run.events_path).get("eval_loss"))
     with st.container(border=True, key="result"):
         with st.container(gap=None):
@@ -125,6 +128,7 @@ def draw_run_result(run: RunDir, status: RunStatus) -> None:
                 page.go_to_page("evaluate", run.id)
             if st.button("Export", icon=":material/ios_share:", help="Download the model or push it to the Hub."):
                 open_exports(run)
+            draw_comparison_choice(run.id, entries)
 
 
 def draw_run_end(run: RunDir, status: RunStatus) -> None:

@@ -16,7 +16,7 @@ from toolkit.ui.frame import page
 from toolkit.ui.frame.viewers import slow_down_refreshes
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.review import describe_settings
-from toolkit.ui.workspace.run_entries import RunEntry, read_run_entries
+from toolkit.ui.workspace.run_entries import RunEntry, label_runs, read_run_entries
 from toolkit.ui.workspace.run_facts import RunSummary
 
 RUN_TABLE_REFRESH_SECONDS = 4
@@ -66,6 +66,22 @@ def draw_live_run_table(entries: Sequence[RunEntry], chosen: str) -> None:
 
     every = RUN_TABLE_REFRESH_SECONDS * slow_down_refreshes()
     st.fragment(table, run_every=every if is_active else None, key="all_runs_fragment")()
+
+
+def draw_comparison_choice(run_id: str, entries: Sequence[RunEntry]) -> None:
+    """Draw a menu of the other runs that have ended; its button opens the comparison. Nothing without another run."""
+    others = label_runs([entry for entry in entries if entry.run.id != run_id and entry.status.has_ended])
+    if not others:
+        return
+    with st.popover("Compare with another run", icon=":material/compare_arrows:", key=f"compare_{run_id}"):
+        other = st.selectbox("Other run", list(others), format_func=others.__getitem__, key=f"compared_with_{run_id}")
+        if st.button("Compare the two runs", icon=":material/compare_arrows:", key=f"compare_both_{run_id}"):
+            _open_comparison([run_id, str(other)])
+        st.caption("Their answers to the test rows that neither was trained on, their curves and their settings.")
+
+
+def _open_comparison(ids: Sequence[str]) -> None:
+    st.switch_page(page.PAGES["studies"].file, query_params={COMPARED_PARAMETER: ",".join(ids)})
 
 
 def run_table_row(entry: RunEntry) -> dict[str, Any]:
@@ -124,7 +140,7 @@ def _draw_tick_actions(entries: Sequence[RunEntry], ticked: Sequence[str], chose
         elif len(others) == 1 and st.button(f"Show {escape_text(others[0].facts.name, 60)}", key="show_ticked"):
             return others[0].run.id
     if compare:
-        st.switch_page(page.PAGES["studies"].file, query_params={COMPARED_PARAMETER: ",".join(ticked)})
+        _open_comparison(ticked)
     return None
 
 
