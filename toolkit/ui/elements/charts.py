@@ -19,6 +19,8 @@ from toolkit.system.printable import strip_control_characters
 from toolkit.ui.elements.thinning import MAX_POINTS_SMALL, smooth_curve, thin_curve
 
 MAX_LABEL_CHARACTERS = 80
+MAX_LEVEL_LABELS = 3
+"""Axes of a parallel chart whose labels have room on a phone without being turned."""
 _KEPT = "kept_figures"
 ParallelAxis = tuple[str, Sequence[int], Sequence[str]]
 """Label, the place of each line's value, and the texts of the places."""
@@ -153,10 +155,12 @@ def parallel_chart(axes: Sequence[ParallelAxis], result: tuple[str, Sequence[flo
     ]
     dimensions.append({"label": strip_chart_markup(title), "values": list(values), "tickformat": number_format})
     line = {"color": list(values), "colorscale": [[0, colors[1]], [1, colors[0]]], "reversescale": lower}
-    fonts = {"labelfont": {"size": 13}, "tickfont": {"size": 12}, "rangefont": {"size": 12}}
-    lines = {"type": "parcoords", "line": line, "dimensions": dimensions, "labelangle": -18, "labelside": "bottom"}
+    # the ends of an axis are ticks already: their range would stand over them
+    fonts = {"labelfont": {"size": 13}, "tickfont": {"size": 12}, "rangefont": {"size": 1, "color": "rgba(0,0,0,0)"}}
+    angle = 0 if len(dimensions) <= MAX_LEVEL_LABELS else -18
+    lines = {"type": "parcoords", "line": line, "dimensions": dimensions, "labelangle": angle, "labelside": "bottom"}
     lines |= fonts
-    layout = {"margin": {"l": 48, "r": 48, "t": 24, "b": 64}}
+    layout = {"margin": {"l": 64, "r": 64, "t": 24, "b": 64}}
     return FrozenFigure({"data": [lines], "layout": layout}, _validate=False)
 
 
@@ -191,13 +195,18 @@ def length_chart(edges: Any, counts: Any, limit: int | None) -> go.Figure:
 def _figure(
     lines: list[dict[str, Any]], revision: str, x_title: str | None, *, legend: bool, **axes: dict[str, Any]
 ) -> go.Figure:
-    x = {"rangemode": "tozero", "automargin": True, **({"title": {"text": x_title}} if x_title else {})}
+    numbers = {
+        "automargin": True,
+        "separatethousands": True,
+        "exponentformat": "power",
+    }  # 4,000, and 10⁻⁵ instead of 10µ
+    x = {**numbers, "rangemode": "tozero", **({"title": {"text": x_title}} if x_title else {})}
     layout = {
         "uirevision": revision, "showlegend": legend, "hovermode": "x unified",
         "margin": {"l": 8, "r": 8, "t": 28 if legend else 6, "b": 8},
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         "xaxis": {**x, **axes.get("xaxis", {})},
-        "yaxis": {"automargin": True, **axes.get("yaxis", {})},
+        "yaxis": {**numbers, **axes.get("yaxis", {})},
     }  # fmt: skip
     return FrozenFigure({"data": lines, "layout": layout}, _validate=False)
 

@@ -40,7 +40,7 @@ def draw_interval_chart(differences: Sequence[ShownDifference], axis_title: str)
     figure = go.Figure([_draw_interval(shown, name) for shown, name in zip(differences, names, strict=True)])
     ends = [end for shown in differences for end in (shown.value, shown.low, shown.high, 0.0) if end is not None]
     room = 0.08 * ((max(ends) - min(ends)) or 1.0)
-    figure.update_layout(showlegend=False, height=70 + 58 * len(names), margin={"l": 8, "r": 16, "t": 22, "b": 8})
+    figure.update_layout(showlegend=False, height=86 + 58 * len(names), margin={"l": 8, "r": 16, "t": 22, "b": 8})
     figure.update_xaxes(**_axis(), title=axis_title, nticks=7, range=[min(ends) - room, max(ends) + room])
     figure.update_yaxes(**_axis(), categoryorder="array", categoryarray=names[::-1], showgrid=False)
     figure.add_vline(0, line={"color": series_colors()[7], "width": 1.5, "dash": "dot"})

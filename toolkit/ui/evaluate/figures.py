@@ -76,7 +76,7 @@ def draw_differences(results: EvaluationResults, names: ModelNames, name: str, r
     if not drawn:
         return
     unit, direction = ("percentage points", "higher") if shares else ("difference", "lower")
-    axis_title = f"{unit} with 98 % interval,<br>{direction} is better"
+    axis_title = f"{unit}<br>with 98 % interval,<br>{direction} is better"
     compared = "the base model" if reference == BASE else escape_text(names[reference])
     st.header(f"{escape_text(names[name])} compared with {compared}", anchor=False)
     st.plotly_chart(

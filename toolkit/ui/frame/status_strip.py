@@ -81,7 +81,7 @@ def _show_run(run: RunDir, status: RunStatus, brief: bool) -> None:
     if status.state == "running" and not brief:
         parts.append(escape_text(status.phase))
     if status.total_steps and not brief:
-        parts.append(f"step {status.step} of {status.total_steps}")
+        parts.append(f"step {status.step:,} of {status.total_steps:,}")
     if status.remaining_s and not brief:
         parts.append(f"{format_duration(status.remaining_s)} left")
     st.markdown(f":small[{' · '.join(part for part in parts if part)}]", width="content")
