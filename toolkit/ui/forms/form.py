@@ -6,7 +6,7 @@ and its problems below. The draft in `ui/workspace/workspace.py` holds the value
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from toolkit.settings import draft as drafts
 from toolkit.settings.field_spec import field_specs_by_path, list_field_specs
 from toolkit.settings.typed_text import summarize_value
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.forms.widgets import WidgetInput, find_widget_rule
+from toolkit.ui.forms.widgets import WidgetInput, find_widget_rule, make_saver
 from toolkit.ui.workspace import workspace, workspace_file
 
 MIN_COLUMN = 270
@@ -122,7 +122,7 @@ def _field(path: str, problems: Sequence[Problem], view: FormState) -> None:
         key=f"{'grid' if several else 'field'}:{path}" + (f"@{view.version}" if view.version else ""),
         label=_field_label(layout, changed),
         help=form_layout.help_text(path),
-        save=_make_saver(path, value, view.version, set_grid_values if several else workspace.set_setting),
+        save=make_saver(path, value, view.version, set_grid_values if several else workspace.set_setting),
     )
     is_switch = rule.name == "switch" and not several
     alignment: Literal["center", "bottom"] = "center" if is_switch else "bottom"
@@ -135,24 +135,6 @@ def _field(path: str, problems: Sequence[Problem], view: FormState) -> None:
     for problem in problems:
         if problem.path == path:
             show_field_problem(problem)
-
-
-def _make_saver(path: str, shown: Any, version: int, save: Callable[[str, Any], None]) -> Callable[[Any], None]:
-    """Return what saves a new value of a widget that was drawn with the value `shown` for this version of the draft.
-
-    After the draft was replaced, the browser may still report the values of the widgets before. Their keys are not
-    those of the new ones, so nobody takes them for an entry there; here, a value that the old widget has had is no
-    entry either. Another value is: the user has typed it before the new widgets arrived.
-    """
-    had = [shown]
-
-    def save_entry(new: Any) -> None:
-        if version != workspace.draft_version() and new in had:
-            return
-        had.append(new)
-        save(path, new)
-
-    return save_entry
 
 
 def show_field_problem(problem: Problem) -> None:

@@ -15,6 +15,7 @@ from toolkit.settings import typed_text
 from toolkit.settings.field_spec import FieldSpec
 from toolkit.settings.form_layout import FieldLayout
 from toolkit.ui.elements.escape import escape_lines
+from toolkit.ui.workspace import workspace
 
 FLAG_WORDS: dict[str, bool | None] = {typed_text.AUTO: None, "On": True, "Off": False}
 """The choices of a setting that is decided automatically unless the user decides; others have only On and Off."""
@@ -59,6 +60,24 @@ def find_widget_rule(spec: FieldSpec, layout: FieldLayout) -> WidgetRule:
         if candidate.matches(spec, layout):
             return candidate
     raise LookupError(f"no widget rule matches {spec.path} ({spec.kind})")
+
+
+def make_saver(path: str, shown: Any, version: int, save: Callable[[str, Any], None]) -> Callable[[Any], None]:
+    """Return what saves a new value of a widget that was drawn with the value `shown` for this version of the draft.
+
+    After the draft was replaced, the browser may still report the values of the widgets before. Their keys are not
+    those of the new ones, so nobody takes them for an entry there; here, a value that the old widget has had is no
+    entry either. Another value is: the user has typed it before the new widgets arrived.
+    """
+    had = [shown]
+
+    def save_entry(new: Any) -> None:
+        if version != workspace.draft_version() and new in had:
+            return
+        had.append(new)
+        save(path, new)
+
+    return save_entry
 
 
 def _seed(key: str, shown: Any, argument: str = "value") -> dict[str, Any]:
