@@ -91,7 +91,7 @@ def count_runs_until_decided(study: Study) -> int | None:
     waiting = [TrialOutcome(one.asked) for one in study.outcomes]
     for done in range(2, len(study.outcomes) + 1):
         seen = Study(study.question, (*study.outcomes[:done], *waiting[done:]), study.objective)
-        if is_study_decided(judge_study(seen)):
+        if is_study_decided(seen):
             return done
     return None
 

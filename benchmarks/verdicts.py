@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from toolkit.evaluation.statistics.intervals import FloatArray
-from toolkit.evaluation.statistics.paired_trials import MIN_PAIRS, compare_paired_trials
+from toolkit.evaluation.statistics.paired_trials import MIN_PAIRS, compare_paired_trials, estimate_run_noise
 from toolkit.studies.objectives import SMALLEST_DIFFERENCE
 from toolkit.studies.verdict import ERROR_RATE
 
@@ -90,7 +90,8 @@ def draw_scores(design: Design, effect: float, random: np.random.Generator) -> t
         wrong = 1 - float(np.mean(draw_chances(500, 20)[0]))
         chances[-1] = chances[-1] + (1 - chances[-1]) * min(1.0, effect / wrong)
         gain = effect
-    return [(random.random((*shape, design.rows)) < one).reshape(BATCH, -1, design.rows) * 1.0 for one in chances], gain
+    answers = [random.random((*shape, design.rows)) < one for one in chances]
+    return [one.reshape(BATCH, -1, design.rows).astype(float) for one in answers], gain
 
 
 def judge(design: Design, scores: list[FloatArray], gain: float) -> Tally:
@@ -99,11 +100,25 @@ def judge(design: Design, scores: list[FloatArray], gain: float) -> Tally:
     others = [cell for _ in range(design.seeds) for cell in range(design.cells)]
     alpha = ERROR_RATE / math.comb(design.values, 2)
     called, right, covered = np.zeros(BATCH, bool), np.zeros(BATCH, bool), np.ones(BATCH, bool)
+    settings = [
+        (value, *map(bool, [cell & 4, cell & 2, cell & 1])) for value in range(design.values) for cell in others
+    ]
+    means = np.stack([one.mean(axis=-1) for one in scores], axis=-2)
     for pairs in design.looks:
+        seen = [at for at in range(len(settings)) if at % len(seeds) < pairs]
+        noise = estimate_run_noise(
+            means[..., :pairs].reshape(BATCH, -1), [settings[at] for at in seen], seeds[:pairs] * design.values
+        )
         last, width = np.ones(BATCH, bool), np.zeros(BATCH)
         for first, second in itertools.combinations(range(design.values), 2):
             found = compare_paired_trials(
-                scores[first][:, :pairs], scores[second][:, :pairs], seeds[:pairs], others[:pairs], alpha, share=True
+                scores[first][:, :pairs],
+                scores[second][:, :pairs],
+                seeds[:pairs],
+                others[:pairs],
+                alpha,
+                share=True,
+                noise=noise,
             )
             truth = gain if second == design.values - 1 else 0.0
             called |= (found.low > 0) | (found.high < 0)

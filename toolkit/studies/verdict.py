@@ -19,8 +19,10 @@ from toolkit.evaluation.statistics.intervals import FloatArray
 from toolkit.evaluation.statistics.paired_trials import (
     MIN_PAIRS,
     PairedDifference,
+    RunNoise,
     compare_paired_trials,
     count_seeds_needed,
+    estimate_run_noise,
 )
 from toolkit.studies.expectations import HonestScore, fit_growth, score_honestly
 from toolkit.studies.interactions import Interaction, find_interactions, measure_importance
@@ -96,12 +98,8 @@ class StudyVerdict:
 
 def judge_study(study: Study) -> StudyVerdict:
     """Return what the finished trials show."""
-    varied = {path: values for path, values in study.question.axes.items() if len(values) > 1}
-    axes = {path: values for path, values in varied.items() if len(values) <= MAX_JUDGED_VALUES}
-    findings = tuple(
-        _judge_axis(study, path, values) if path in axes else _find_best_of_many(study, path, values)
-        for path, values in varied.items()
-    )
+    findings = judge_axes(study)
+    axes = {one.path: one.values for one in findings if not one.is_searched}
     found = find_interactions(study, axes, ERROR_RATE, lower=study.measured.lower)
     joint = {path: value for one in found for path, value in zip((one.path, one.other), one.best, strict=True)}
     findings = tuple(
@@ -111,14 +109,37 @@ def judge_study(study: Study) -> StudyVerdict:
     return StudyVerdict(findings, score_honestly(study), fit_growth(study), found, measure_importance(study, axes))
 
 
-def is_study_decided(verdict: StudyVerdict) -> bool:
+def judge_axes(study: Study) -> tuple[AxisFinding, ...]:
+    """Return what the finished trials show of each varied setting on its own."""
+    noise = _estimate_noise(study)
+    return tuple(
+        _judge_axis(study, path, values, noise)
+        if len(values) <= MAX_JUDGED_VALUES
+        else _find_best_of_many(study, path, values)
+        for path, values in study.question.axes.items()
+        if len(values) > 1
+    )
+
+
+def _estimate_noise(study: Study) -> RunNoise | None:
+    """Return how much the results of runs vary by chance; None while hardly any run has one."""
+    known = [(one.asked, one.value) for one in study.outcomes if one.value is not None]
+    if len(known) <= MIN_PAIRS:
+        return None
+    settings = [[repr(asked.settings.get(path)) for path in study.question.axes] for asked, _ in known]
+    results = np.array([value for _, value in known], dtype=float)
+    return estimate_run_noise(results, settings, [asked.seed for asked, _ in known])
+
+
+def is_study_decided(study: Study) -> bool:
     """Return whether the question is settled: each setting matters or is within noise."""
-    return bool(verdict.findings) and all(finding.verdict != "open" for finding in verdict.findings)
+    findings = judge_axes(study)
+    return bool(findings) and all(finding.verdict != "open" for finding in findings)
 
 
 def stops_as_decided(study: Study) -> bool:
     """Return whether no further run of the study is to start, because its question is settled."""
-    return study.question.stop_when_decided and is_study_decided(judge_study(study))
+    return study.question.stop_when_decided and is_study_decided(study)
 
 
 def find_losing_trials(study: Study) -> dict[str, str]:
@@ -160,12 +181,12 @@ def _mean_over_seeds(trials: Mapping[int, TrialOutcome], seeds: Sequence[int], *
     return float(np.mean(values)) * (-1 if lower else 1) if values else -math.inf
 
 
-def _judge_axis(study: Study, path: str, values: Sequence[Any]) -> AxisFinding:
+def _judge_axis(study: Study, path: str, values: Sequence[Any], noise: RunNoise | None) -> AxisFinding:
     alpha = ERROR_RATE / math.comb(len(values), 2)
     compared = [
         found
         for first, second in combinations(values, 2)
-        if (found := _compare_values(study, path, first, second, alpha)) is not None
+        if (found := _compare_values(study, path, (first, second), alpha, noise)) is not None
     ]
     means = tuple(_mean_of_value(study, path, value) for value in values)
     if not compared:
@@ -233,8 +254,11 @@ def _mean_of_value(study: Study, path: str, value: Any) -> float:
     return float(np.mean(found)) if found else math.nan
 
 
-def _compare_values(study: Study, path: str, first: Any, second: Any, alpha: float) -> ValueComparison | None:
+def _compare_values(
+    study: Study, path: str, values: tuple[Any, Any], alpha: float, noise: RunNoise | None
+) -> ValueComparison | None:
     """Compare two values over the trials that differ in nothing else; None while there is no such pair."""
+    first, second = values
     one, other = (index_finished_trials(study, path, value) for value in (first, second))
     blocks = sorted(set(one) & set(other))
     if not blocks:
@@ -246,7 +270,8 @@ def _compare_values(study: Study, path: str, first: Any, second: Any, alpha: flo
     if not left.shape[1]:
         return None
     seeds, others = zip(*blocks, strict=True)
-    found = compare_paired_trials(left, right, seeds, others, alpha, share=use_rows and study.measured.is_share)
+    is_share = use_rows and study.measured.is_share
+    found = compare_paired_trials(left, right, seeds, others, alpha, share=is_share, noise=noise)
     second_is_better = (float(found.value) > 0) != study.measured.lower
     better, worse = (second, first) if second_is_better else (first, second)
     return ValueComparison(better, worse, found, len(set(seeds)), left.shape[1])

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from benchmarks.verdicts import Design, Tally, draw_scores, judge
+from toolkit.evaluation.statistics.intervals import find_t_quantile
 from toolkit.evaluation.statistics.paired_trials import (
     compare_paired_trials,
     count_seeds_needed,
+    estimate_run_noise,
     find_robbins_constant,
-    find_t_quantile,
 )
 
 
@@ -76,8 +77,38 @@ def test_more_seeds_are_advised_until_the_rows_are_the_limit() -> None:
     assert count_seeds_needed(found, 3, 1e-4) is None
 
 
+def test_all_runs_of_a_study_tell_how_much_runs_vary_by_chance() -> None:
+    settings = [(value,) for value in range(4) for _ in range(3)]
+    seeds = [1, 2, 3] * 4
+    of_seed, of_value = np.tile([0.0, 0.2, 0.5], 4), np.repeat([0.1, 0.3, 0.3, 0.4], 3)
+    equal = estimate_run_noise(of_seed + of_value, settings, seeds)
+    assert equal.freedom == 6 and float(equal.variance) == pytest.approx(0)
+    random = np.random.default_rng(4)
+    drawn = estimate_run_noise(of_seed + of_value + random.normal(0, 0.1, (2000, 12)), settings, seeds)
+    assert float(drawn.variance.mean()) == pytest.approx(0.01, rel=0.05)
+    # without repeats, each setting's own effect is taken off, and what depends on another setting is noise
+    crossed = [(a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)]
+    added = np.array([0.1 * a + 0.2 * b - 0.3 * c for a, b, c in crossed])
+    joint = added + np.array([0.1 * (a == b) for a, b, _ in crossed])
+    plain, mixed = (estimate_run_noise(one, crossed, [42] * 8) for one in (added, joint))
+    assert (plain.freedom, float(plain.variance)) == (4, pytest.approx(0)) and float(mixed.variance) > 0.001
+
+
+def test_what_a_seed_does_to_all_values_does_not_widen_the_interval_of_two() -> None:
+    random, of_seed = np.random.default_rng(6), np.array([[0.4], [0.6], [0.7]])
+    values = [(random.random((3, 150)) < of_seed).astype(float) for _ in range(4)]
+    means = np.concatenate([one.mean(axis=-1) for one in values])
+    noise = estimate_run_noise(means, [(at,) for at in range(4) for _ in range(3)], [1, 2, 3] * 4)
+    alone, known = (
+        compare_paired_trials(*values[:2], [1, 2, 3], [""] * 3, 0.05 / 6, share=True, noise=one)
+        for one in (None, noise)
+    )
+    assert float(alone.value) == float(known.value) and known.run_freedom > alone.run_freedom
+    assert float(known.half_width) < 0.5 * float(alone.half_width)
+
+
 @pytest.mark.parametrize(
-    "design", [Design(2, 1, 3, 60), Design(3, 2, 3, 100), Design(2, 4, 1, 100), Design(4, 1, 5, 150)]
+    "design", [Design(2, 1, 3, 60), Design(3, 2, 3, 100), Design(2, 4, 1, 100), Design(4, 1, 3, 150)]
 )
 def test_a_null_is_called_at_most_one_time_in_twenty_at_any_look(design: Design) -> None:
     random = np.random.default_rng(3)

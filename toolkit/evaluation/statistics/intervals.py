@@ -141,3 +141,25 @@ def _student_t(z: float, freedom: int) -> float:
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
     return z + first / freedom + second / freedom**2 + third / freedom**3
+
+
+def find_t_quantile(tail: FloatArray, freedom: FloatArray) -> FloatArray:
+    """Return t with P(|T| > t) = tail for Student's t with a whole number of degrees of freedom.
+
+    Exact for 1 and 2, else within 0.1 %. Source: G. Hill, Algorithm 396: Student's t-quantiles, 1970.
+    """
+    tail, freedom = np.broadcast_arrays(np.asarray(tail, float), np.asarray(freedom, float))
+    a = 1 / (freedom - 0.5)
+    b = 48 / a**2
+    c = ((20700 * a / b - 98) * a - 16) * a + 96.36
+    d = ((94.5 / (b + c) - 3) / b + 1) * np.sqrt(a * math.pi / 2) * freedom
+    y = (d * tail) ** (2 / freedom)
+    z = np.array([NormalDist().inv_cdf(min(float(one) / 2, 0.5)) for one in tail.ravel()]).reshape(tail.shape)
+    c = c + np.where(freedom < 5, 0.3 * (freedom - 4.5) * (z + 0.6), 0)
+    c = (((0.05 * d * z - 5) * z - 7) * z - 2) * z + b + c
+    center = np.expm1(a * np.square(((((0.4 * z**2 + 6.3) * z**2 + 36) * z**2 + 94.5) / c - z**2 - 3) / b * z + z))
+    outer = 1 / (((freedom + 6) / (freedom * y) - 0.089 * d - 0.822) * (freedom + 2) * 3) + 0.5 / (freedom + 4)
+    outer = (outer * y - 1) * (freedom + 1) / (freedom + 2) + 1 / y
+    found = np.sqrt(freedom * np.where(y > 0.05 + a, center, outer))
+    found = np.where(freedom == 1, 1 / np.tan(tail * math.pi / 2), found)
+    return np.asarray(np.where(freedom == 2, np.sqrt(2 / (tail * (2 - tail)) - 2), found))

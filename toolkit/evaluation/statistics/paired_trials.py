@@ -3,7 +3,8 @@
 Trials are paired: the same rows, seeds and other settings. The variance has a part for the rows (other rows would give
 another difference) and one for the runs (another seed would). It is that of two crossed random effects, estimated by
 moments, in which a term that both parts contain is counted twice: the interval is rather too wide than too narrow.
-Source: A. Owen, The pigeonhole bootstrap, 2007; its bootstrap has this variance, and a formula needs no draws.
+Source: A. Owen, The pigeonhole bootstrap, 2007; its bootstrap has this variance, and a formula needs no draws. How much
+runs vary is estimated from all runs of a small study (`estimate_run_noise`): two or three pairs alone hardly tell.
 
 The interval holds at all looks together: a page that is read after every run is a test that is repeated after every
 run. Source: H. Robbins, Statistical methods related to the law of the iterated logarithm, 1970: a Brownian motion W
@@ -15,7 +16,6 @@ Methods, 2000, section 4.4. `benchmarks/verdicts.py` measures how often the inte
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,12 +24,15 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.evaluation.statistics.intervals import FloatArray
+from toolkit.evaluation.statistics.intervals import FloatArray, find_t_quantile
 
 MIN_PAIRS = 2
 """With one pair, the variation between runs can't be told from the effect."""
 MAX_SEEDS_ADVISED = 50
-MIN_TAIL = 1e-12
+MIN_NOISE_FREEDOM, MAX_NOISE_FREEDOM = 4, 8
+"""Degrees of freedom from which repeats alone tell how much runs vary, and that are counted at most: many runs do not
+show how much one seed favors one value."""
+MIN_TAIL, TINY_WEIGHT = 1e-12, 1e-9
 _NORMAL = NormalDist()
 
 
@@ -57,13 +60,60 @@ class PairedDifference:
         return (self.high - self.low) / 2
 
 
+@dataclass(frozen=True)
+class RunNoise:
+    """Variance between runs that differ in nothing but chance, an array of studies or a scalar."""
+
+    variance: FloatArray
+    freedom: int
+
+
+def estimate_run_noise(means: FloatArray, settings: Sequence[Sequence[Any]], seeds: Sequence[int]) -> RunNoise:
+    """Return how much runs vary that differ in nothing but chance, from all runs of a study.
+
+    means: result of each run, [..., runs]. settings: of each run, its value of each setting. It is what remains when
+    the mean of each combination and that of each seed are taken off or, with so few repeats that this leaves hardly
+    any freedom, the effect of each setting alone: settings that depend on each other then look like noise.
+    """
+    repeated = _take_off(means, list(map(tuple, settings)), [seeds])
+    if repeated.freedom >= MIN_NOISE_FREEDOM:
+        return repeated
+    added = _take_off(means, [()] * len(seeds), [*zip(*settings, strict=True), seeds])
+    return max(repeated, added, key=lambda one: one.freedom)
+
+
+def _take_off(means: FloatArray, groups: Sequence[Any], factors: Sequence[Sequence[Any]]) -> RunNoise:
+    """Return the mean square of what the means of the groups and additive factors do not explain."""
+
+    def mark(keys: Sequence[Any]) -> FloatArray:
+        return np.array([[key == one for one in dict.fromkeys(keys)] for key in keys], dtype=float)
+
+    grouped = mark(groups)
+    average = grouped / grouped.sum(axis=0) @ grouped.T
+    columns = np.hstack([mark(keys) for keys in factors])
+    basis, weights, _ = np.linalg.svd(columns - average @ columns, full_matrices=False)
+    basis = basis[:, weights > TINY_WEIGHT]
+    freedom = len(groups) - grouped.shape[1] - basis.shape[1]
+    rest = means - means @ average
+    rest = rest - rest @ basis @ basis.T
+    return RunNoise(np.square(rest).sum(axis=-1) / max(freedom, 1), freedom)
+
+
 def compare_paired_trials(
-    first: FloatArray, second: FloatArray, seeds: Sequence[int], others: Sequence[Any], alpha: float, *, share: bool
+    first: FloatArray,
+    second: FloatArray,
+    seeds: Sequence[int],
+    others: Sequence[Any],
+    alpha: float,
+    *,
+    share: bool,
+    noise: RunNoise | None = None,
 ) -> PairedDifference:
     """Return second - first with an interval that errs at any look with probability `alpha`.
 
     first, second: scores of the two values, [..., pairs, rows]; leading axes are separate studies. seeds, others: of
     each pair, its training seed and its other settings. share: scores are 0 to 1, so a variance of 0 is not believed.
+    noise: that of single runs, from all runs of the study; used if its degrees of freedom are more than the pairs have.
     """
     pairs, rows = first.shape[-2:]
     differences = second - first
@@ -73,7 +123,7 @@ def compare_paired_trials(
     if share:
         # as if one row more had changed: no change in n rows does not show that none of all rows would change
         row_variance = np.maximum(row_variance, 1 / rows**2)
-    run_variance, run_freedom = _estimate_run_variance(first, second, seeds, others)
+    run_variance, run_freedom = _estimate_run_variance(first, second, seeds, others, noise)
     row_freedom = max(1, rows - 1)
     if pairs < MIN_PAIRS:
         half, residual = np.full_like(value, np.inf), np.zeros_like(value)
@@ -95,12 +145,13 @@ def compare_paired_trials(
 
 
 def _estimate_run_variance(
-    first: FloatArray, second: FloatArray, seeds: Sequence[int], others: Sequence[Any]
+    first: FloatArray, second: FloatArray, seeds: Sequence[int], others: Sequence[Any], noise: RunNoise | None
 ) -> tuple[FloatArray, int]:
     """Return the part of the variance that other seeds would show, and its degrees of freedom.
 
     With repeats, it is the variation between the seeds of each value, which has twice the degrees of freedom of the
-    paired differences; without, the variation between the other settings.
+    paired differences; without, the variation between the other settings. The noise of all runs of the study replaces
+    both where it has more.
     """
     differences = second - first
     pairs = differences.shape[-2]
@@ -118,6 +169,8 @@ def _estimate_run_variance(
         variance, freedom = squares / freedom / pairs, 2 * freedom
     else:
         variance, freedom = by_pair.var(axis=-1, ddof=1) / pairs, pairs - 1
+    if noise is not None and min(noise.freedom, MAX_NOISE_FREEDOM) > freedom:
+        variance, freedom = 2 * noise.variance / pairs, min(noise.freedom, MAX_NOISE_FREEDOM)
     by_seed = np.stack(
         [by_pair[..., [at for at, one in enumerate(seeds) if one == seed]].mean(axis=-1) for seed in set(seeds)],
         axis=-1,
@@ -187,25 +240,3 @@ def find_robbins_constant(alpha: float) -> float:
         too_likely = 2 * (_NORMAL.cdf(-middle) + middle * _NORMAL.pdf(middle)) > alpha
         low, high = (middle, high) if too_likely else (low, middle)
     return high
-
-
-def find_t_quantile(tail: FloatArray, freedom: FloatArray) -> FloatArray:
-    """Return t with P(|T| > t) = tail for Student's t with a whole number of degrees of freedom.
-
-    Exact for 1 and 2, else within 0.1 %. Source: G. Hill, Algorithm 396: Student's t-quantiles, 1970.
-    """
-    tail, freedom = np.broadcast_arrays(np.asarray(tail, float), np.asarray(freedom, float))
-    a = 1 / (freedom - 0.5)
-    b = 48 / a**2
-    c = ((20700 * a / b - 98) * a - 16) * a + 96.36
-    d = ((94.5 / (b + c) - 3) / b + 1) * np.sqrt(a * math.pi / 2) * freedom
-    y = (d * tail) ** (2 / freedom)
-    z = np.array([_NORMAL.inv_cdf(min(float(one) / 2, 0.5)) for one in tail.ravel()]).reshape(tail.shape)
-    c = c + np.where(freedom < 5, 0.3 * (freedom - 4.5) * (z + 0.6), 0)
-    c = (((0.05 * d * z - 5) * z - 7) * z - 2) * z + b + c
-    center = np.expm1(a * np.square(((((0.4 * z**2 + 6.3) * z**2 + 36) * z**2 + 94.5) / c - z**2 - 3) / b * z + z))
-    outer = 1 / (((freedom + 6) / (freedom * y) - 0.089 * d - 0.822) * (freedom + 2) * 3) + 0.5 / (freedom + 4)
-    outer = (outer * y - 1) * (freedom + 1) / (freedom + 2) + 1 / y
-    found = np.sqrt(freedom * np.where(y > 0.05 + a, center, outer))
-    found = np.where(freedom == 1, 1 / np.tan(tail * math.pi / 2), found)
-    return np.asarray(np.where(freedom == 2, np.sqrt(2 / (tail * (2 - tail)) - 2), found))
