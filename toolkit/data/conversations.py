@@ -39,6 +39,7 @@ CONVERSATION_NAMES = (
     "dialogues",
     "dialog",
     "turns",
+    "utterances",
     "history",
     "chat messages",
     "data",

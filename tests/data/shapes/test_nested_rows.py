@@ -105,3 +105,26 @@ def test_parquet_files_have_such_answers_too(open_bytes: Opener, tmp_path: Any) 
     table = open_bytes((tmp_path / "made.parquet").read_bytes(), "parquet")
     assert trained(table, 2) == ("{question}", "{answers}", "aisle 2")
     assert "converted to JSON text" not in " ".join(table.notices)
+
+
+@pytest.mark.parametrize(
+    ("context", "text"),
+    [
+        ([CONTEXT, "It is red."], f"{CONTEXT}\n\nIt is red."),
+        ({"contexts": [CONTEXT, "It is red."], "labels": ["A", "B"]}, f"{CONTEXT}\n\nIt is red."),
+        ({"title": ["Lamp", "Red"], "sentences": [[CONTEXT, " It is on."], ["A colour."]]},
+         f"Lamp: {CONTEXT} It is on.\n\nRed: A colour."),
+    ],
+)  # fmt: skip
+def test_the_paragraphs_of_a_context_are_text(open_bytes: Opener, context: Any, text: str) -> None:
+    rows = [{"question": f"Where is lamp {at}?", "context": context, "answer": f"aisle {at}"} for at in range(6)]
+    rows += [{**row, "context": [f"Other {at}"]} for at, row in enumerate(rows)]
+    table = open_bytes("\n".join(map(json.dumps, rows)), "json")
+    assert trained(table) == ("{context}\n\n{question}", "{answer}", "aisle 0")
+    assert table.row(0)["context"] == text
+
+
+def test_the_best_of_the_answers_in_lists_is_used(open_bytes: Opener) -> None:
+    answers = {"a_id": ["x", "y"], "text": ["No.", "Paint."], "score": [1, 9]}
+    rows = [{"title": f"Why is lamp {at} red?", "answers": answers} for at in range(6)]
+    assert trained(open_bytes("\n".join(map(json.dumps, rows)), "json")) == ("{title}", "{answers}", "Paint.")

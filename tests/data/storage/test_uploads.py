@@ -12,10 +12,9 @@ from types import SimpleNamespace
 import pytest
 
 from toolkit.data.storage import room
+from toolkit.data.storage.stored_names import make_file_label, original_file_name
 from toolkit.data.storage.uploads import (
     UPLOAD_CHUNK_BYTES,
-    make_file_label,
-    original_file_name,
     store_named_file,
     store_upload,
 )

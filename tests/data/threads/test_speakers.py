@@ -85,3 +85,11 @@ def test_authors_next_to_an_answer_are_no_speakers(open_bytes: Opener) -> None:
     table = open_bytes("\n".join(map(json.dumps, rows)), "json")
     assert not table.offers
     assert suggest_for_table(table).completion == "{label}"
+
+
+@pytest.mark.parametrize("columns", ["时间,发送人,内容", "Uhrzeit,Absender,Nachricht", "Fecha,Remitente,Mensaje"])
+def test_who_wrote_a_message_is_no_answer_in_other_languages(open_bytes: Opener, columns: str) -> None:
+    lines = [f"2026-01-{at + 1:02d} 10:00,{('Ann', 'Bob')[at % 2]},I saw lamp {at} there." for at in range(20)]
+    suggestion = suggest_for_table(open_bytes("\n".join([columns, *lines])))
+    assert suggestion.kind == "ask"
+    assert "names who wrote it" in suggestion.notes[0]

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from toolkit.data.storage.uploads import make_file_label
+from toolkit.data.storage.stored_names import make_file_label
 from toolkit.errors import RunError
 from toolkit.system.durable import durable_write, fsync_dir, publish_file, remove_leftover_dirs, remove_tree
 from toolkit.system.foreign_files import read_foreign_json

@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 
 from toolkit.data.findings import Finding, FindingsReport
-from toolkit.data.storage.uploads import HASH_DIGITS, uploads_dir
+from toolkit.data.storage.stored_names import HASH_DIGITS
+from toolkit.data.storage.uploads import uploads_dir
 from toolkit.data.table import Table
 from toolkit.system.durable import durable_write
 from toolkit.system.foreign_files import read_foreign_json

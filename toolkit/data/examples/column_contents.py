@@ -32,6 +32,8 @@ _DATE = re.compile(
 )
 _LINK = re.compile(r"\s*(https?://|www\.|s3://|gs://|file:|/)[^\s]*\s*|\s*[\w.-]+\.(com|org|net|de|io)(/\S*)?\s*")
 _CODE = re.compile(r"\s*[^\s]*\d[^\s]*\s*")
+_VECTOR = re.compile(r"\s*\[\s*-?[\d.]+(?:e-?\d+)?(?:\s*,\s*-?[\d.]+(?:e-?\d+)?)+\s*\]\s*")
+"""A list of numbers, such as the ids of tokens."""
 _NESTED = re.compile(r"\s*[\[{].*[\]}]\s*", re.DOTALL)
 
 
@@ -85,7 +87,8 @@ def _content_kind(texts: Sequence[str], different: set[str], words: float) -> Co
     judged = len(texts) >= MIN_JUDGED_CELLS
     if judged and len(different) == 1:
         return "constant"
-    for kind, pattern in (("date", _DATE), ("link", _LINK), ("number", _NUMBER), ("nested", _NESTED)):
+    kinds = (("date", _DATE), ("link", _LINK), ("number", _NUMBER), ("id", _VECTOR), ("nested", _NESTED))
+    for kind, pattern in kinds:
         if sum(pattern.fullmatch(text) is not None for text in texts) >= _KIND_SHARE * len(texts):
             if kind == "number" and judged and _counts_rows(texts):
                 return "id"

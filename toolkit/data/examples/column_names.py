@@ -54,15 +54,20 @@ MESSAGE_TEXTS = _WORDS["message_texts"]
 OUTCOMES = ANSWERS | LABELS | WEAK_LABELS | DERIVED | TARGETS
 _METADATA = _WORDS["metadata"] | RATINGS
 _BAD_WORDS = _WORDS["bad_words"]
-_FORMS = frozenset(("text", "body", "content", "html", "markdown", "string", "texte", "texto", "testo"))
+_FORMS = frozenset(("text", "body", "content", "message", "html", "markdown", "string", "texte", "texto", "testo"))
+_WIDE_FORMS = ("内容", "文本", "テキスト", "文", "내용")
+"""The same in writing without spaces, where they end the word."""
 _PREPOSITIONS = frozenset(
     ("de", "del", "du", "des", "della", "do", "da", "dos", "van", "von", "der", "an", "aan", "of", "from")
 )
 """Words after which comes whose question or answer a column holds: "pregunta del cliente"."""
 _HEADS = frozenset(
-    ("pregunta", "respuesta", "domanda", "risposta", "pergunta", "resposta", "réponse", "antwoord", "vraag")
+    (
+        *("pregunta", "respuesta", "domanda", "risposta", "pergunta", "resposta", "réponse", "antwoord", "vraag"),
+        *("salida", "saída", "sortie", "uscita", "вопрос", "ответ", "текст", "отзыв", "сообщение"),
+    )
 )
-"""Words of languages in which an adjective follows: "respuesta sugerida"."""
+"""Words of languages in which an adjective or a genitive follows: "respuesta sugerida"."""
 _PLACEHOLDER = re.compile(r"(unnamed|column|field|index level) ?\d*|index|level \d+|x|")
 _CHOICE = re.compile(r"(?:(?:option|choice|opt|op|answer) ?)?([a-f])|(?:option|choice|opt|sol|ending) ?([0-9])")
 
@@ -87,7 +92,8 @@ def match_name(name: str, words: frozenset[str]) -> int:
     before, _, last = name.rpartition(" ")
     if last in _FORMS and before not in _FORMS and match_name(before, words):
         return 1
-    return int(last in words and len(last) > 1 and last != name)
+    wide = next((name.removesuffix(form) for form in _WIDE_FORMS if name.endswith(form) and name != form), "")
+    return int((last in words and len(last) > 1 and last != name) or wide in words)
 
 
 def is_metadata_name(name: str) -> bool:

@@ -20,7 +20,6 @@ from toolkit.data.examples.prompt_columns import (
     drop_rendered_copies,
     find_choice_columns,
     find_named,
-    is_only_text,
     note_bad_answers,
     pick_verdict_column,
 )
@@ -128,7 +127,7 @@ def suggest_columns(
     if candidates:
         return ColumnSuggestion("ask", candidates=candidates, notes=notes)
     alone = _text_alone(found)
-    if len(alone) == 1 and is_only_text(found):
+    if len(alone) == 1 and _is_only_text(found):
         return ColumnSuggestion("pair", *alone[0])
     return ColumnSuggestion("ask", candidates=(*_pair_texts(found, answers), *alone)[:MAX_CANDIDATES])
 
@@ -327,3 +326,15 @@ def _both_directions(one: NamedColumn, later: NamedColumn) -> list[tuple[NamedCo
 
 def _slot(column: str) -> str:
     return f"{{{column}}}"
+
+
+def _is_only_text(found: Sequence[NamedColumn]) -> bool:
+    """Return whether one column holds plain text that is no request, and all others hold metadata."""
+    texts = [one for one in found if one.is_free]
+    others = [one for one in found if one not in texts]
+    plain = [one for one in others if one.content.kind in ("id", "number", "date", "link", "constant")]
+    # two columns are usually a pair, whatever the name of the other one says
+    named = [one for one in others if one.content.kind == "values" and names.is_metadata_name(one.name)]
+    known = plain if len(found) == 2 else [*plain, *named]
+    is_metadata = len(known) == len(others) and not find_named(others, names.RATINGS)
+    return len(texts) == 1 and is_metadata and (not others or texts[0].name not in names.REQUESTS)

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from string import ascii_lowercase, ascii_uppercase
 
 from toolkit.data.examples import column_names as names
-from toolkit.data.examples.column_contents import ColumnContent
+from toolkit.data.examples.column_contents import MIN_JUDGED_CELLS, ColumnContent
 from toolkit.data.table import TableRow
 
 MIN_CONTEXT_RATIO = 2.0
 """A text next to a question may be its context if it has this many times the words."""
 MAX_LABEL_WORDS = 8.0
+MAX_UNIQUE_LABEL_WORDS, MIN_SENTENCE_SHARE = 3.0, 0.9
+"""Longer cells of which so many differ are sentences, whatever their column is named: CoNaLa's intent."""
 _CHOICE_LETTERS = ascii_lowercase[:10]
 _BAD_WORDS = frozenset(("thumbs_down", "thumbs down", "down", "downvote", "dislike", "bad", "negative", "-1"))
 _GOOD_WORDS = frozenset(("thumbs_up", "thumbs up", "up", "upvote", "like", "good", "positive", "1"))
@@ -63,7 +65,10 @@ class NamedColumn:
     def is_label(self) -> bool:
         """Whether the cells of a column named as a label may be one."""
         kinds = ("values", "number", "text", "constant", "empty")
-        return self.content.kind in kinds and self.content.words <= MAX_LABEL_WORDS
+        cells = self.content
+        are_unique = cells.distinct >= MIN_SENTENCE_SHARE and cells.values >= MIN_JUDGED_CELLS
+        longest = MAX_UNIQUE_LABEL_WORDS if cells.kind == "text" and are_unique else MAX_LABEL_WORDS
+        return cells.kind in kinds and cells.words <= longest
 
 
 def find_named(columns: Sequence[NamedColumn], words: frozenset[str]) -> list[NamedColumn]:
@@ -91,9 +96,8 @@ def drop_rendered_copies(
 
 
 def _is_part(one: NamedColumn, whole: NamedColumn, rows: Sequence[TableRow]) -> bool:
-    cells = [((row.get(one.column) or "").strip(), row.get(whole.column) or "") for row in rows]
-    filled = [(part, text) for part, text in cells if part]
-    return one.is_free and bool(filled) and all(part in text for part, text in filled)
+    cells = [(part, row.get(whole.column) or "") for row in rows if (part := (row.get(one.column) or "").strip())]
+    return one.is_free and bool(cells) and all(part in text for part, text in cells)
 
 
 def _holds_both(one: NamedColumn, request: NamedColumn, answer: NamedColumn, rows: Sequence[TableRow]) -> bool:
@@ -214,9 +218,9 @@ def _template(parts: Sequence[NamedColumn], choices: Sequence[NamedColumn], *, a
     text = "\n\n".join(f"{{{one.column}}}" for one in parts)
     lines = []
     for letter, one in zip(ascii_uppercase, choices, strict=False):
-        written = names.read_choice_letter(one.name)
-        mark = "" if written is None else f"{letter}. " if as_letters else f"{written.upper()}. "
-        lines.append(f"{mark}{{{one.column}}}")
+        named = names.read_choice_letter(one.name)
+        mark = letter if as_letters else (named or "").upper()
+        lines.append(f"{mark}. {{{one.column}}}" if named else f"{{{one.column}}}")
     return text + ("\n\n" + "\n".join(lines) if lines else "")
 
 
@@ -239,15 +243,3 @@ def note_bad_answers(verdict: NamedColumn, rows: Sequence[TableRow]) -> str:
         f"'{verdict.column}' marks each answer as good or bad; {bad} of {len(cells)} sampled answers are bad. The "
         "model would be trained on these as well: remove them under Data checks."
     )
-
-
-def is_only_text(found: Sequence[NamedColumn]) -> bool:
-    """Return whether one column holds plain text that is no request, and all others hold metadata."""
-    texts = [one for one in found if one.is_free]
-    others = [one for one in found if one not in texts]
-    plain = [one for one in others if one.content.kind in ("id", "number", "date", "link", "constant")]
-    # two columns are usually a pair, whatever the name of the other one says
-    named = [one for one in others if one.content.kind == "values" and names.is_metadata_name(one.name)]
-    known = plain if len(found) == 2 else [*plain, *named]
-    is_metadata = len(known) == len(others) and not find_named(others, names.RATINGS)
-    return len(texts) == 1 and is_metadata and (not others or texts[0].name not in names.REQUESTS)

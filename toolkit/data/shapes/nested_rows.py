@@ -22,6 +22,7 @@ _REPLY_KEYS = ("body", "content", "text", "body_text", "body_markdown", "respons
 """Keys of what a person replied; one of them is there."""
 _SCORE_KEYS = ("score", "points", "rating", "overall_score", "reward")
 _ABOUT_REPLY = frozenset(("is_accepted", "accepted", "author", "owner", "user", "votes", "created_at", "rank", "model"))
+_PARAGRAPH_KEYS = ("contexts", "paragraphs", "sentences", "passages")
 _SCORE_LISTS = frozenset(("scores", "ratings", "rewards", "score", "ranks", "ranking", "rankings", "rank"))
 """Names of the columns that say how good each one in a list of answers is."""
 _OUTPUT_WORDS = frozenset(("output", "outputs", "result", "results", "target", "ausgabe", "sortie", "salida", "saída"))
@@ -114,6 +115,8 @@ def read_nested_answer(column: str, value: Any) -> tuple[Any, bool]:
         texts = [each for each in found if type(each) is str]
         if len(texts) == len(found):
             return ", ".join(texts) or None, False
+    if role == "context" and (texts := _context_texts(value)):
+        return "\n\n".join(texts), False
     if (
         role == "request"
         and isinstance(value, dict)
@@ -122,6 +125,28 @@ def read_nested_answer(column: str, value: Any) -> tuple[Any, bool]:
     ):
         return text, False
     return UNCHANGED, False
+
+
+def _context_texts(value: Any) -> list[str]:
+    """Return the paragraphs of a context: a list of texts, or an object with one (PubMedQA), with titles (HotpotQA).
+
+    [] for another value.
+    """
+    listed, titles = value, None
+    if isinstance(value, dict):
+        listed = next((value[key] for key in _PARAGRAPH_KEYS if isinstance(value.get(key), list)), None)
+        titles = value.get("title")
+    texts = [_join_sentences(each) for each in listed] if isinstance(listed, list) else []
+    if not all(type(text) is str for text in texts):
+        return []
+    if isinstance(titles, list) and len(titles) == len(texts):
+        return [f"{title}: {text}" for title, text in zip(titles, texts, strict=True)]
+    return texts
+
+
+def _join_sentences(paragraph: Any) -> Any:
+    is_list = isinstance(paragraph, list) and all(type(each) is str for each in paragraph)
+    return " ".join(each.strip() for each in paragraph) if is_list else paragraph
 
 
 def _is_structured_output(column: str, value: Any) -> bool:
@@ -141,7 +166,9 @@ def _answer_role(column: str) -> str:
         return "request"
     if name == "annotations":
         return "annotation"
-    return "label" if name in names.LABELS or name == "accept" else ""
+    if name in names.LABELS or name == "accept":
+        return "label"
+    return "context" if name in names.CONTEXTS else ""
 
 
 def _read_annotations(value: Any) -> tuple[Any, bool]:
@@ -163,6 +190,8 @@ def _first_answer(value: Any) -> tuple[Any, bool]:
     if isinstance(value, dict):
         if (right := _right_choice(value)) is not None:
             return right, False
+        if (replies := _replies_in_lists(value)) is not None:
+            return _best_reply(replies), len(replies) > 1
         if not _is_text_object(value):
             return UNCHANGED, False
         found = next((value[key] for key in _TEXT_KEYS if value.get(key)), UNCHANGED)
@@ -194,6 +223,16 @@ def _right_choice(value: Mapping[str, Any]) -> str | None:
         return None
     right = [choice for choice, mark in zip(choices, marks, strict=True) if str(mark) == "1"]
     return right[0] if right and type(right[0]) is str else None
+
+
+def _replies_in_lists(value: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Return the replies of {"text": [...], "score": [...]}, as ELI5 keeps them; None for another object."""
+    lists = {key: each for key, each in value.items() if isinstance(each, list) and each}
+    if not {"text", "score"} <= lists.keys() or len({len(each) for each in lists.values()}) > 1:
+        return None
+    if not all(type(text) is str for text in lists["text"]):
+        return None
+    return [{"text": text, "score": score} for text, score in zip(lists["text"], lists["score"], strict=True)]
 
 
 def _best_reply(replies: list[Any]) -> str | None:

@@ -15,7 +15,7 @@ from toolkit.config import DataConfig
 from toolkit.data.progress import Watch
 from toolkit.data.read_options import read_options
 from toolkit.data.storage.open_table import open_table
-from toolkit.data.storage.uploads import original_file_name
+from toolkit.data.storage.stored_names import original_file_name
 from toolkit.data.table import Table
 from toolkit.errors import DataError
 

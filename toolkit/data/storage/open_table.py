@@ -34,7 +34,8 @@ from toolkit.data.readers.formats import recognize_kind, unpacked_bytes_limit
 from toolkit.data.readers.read_file import ReadRequest
 from toolkit.data.storage.bounded_tables import load_bounded_table, sign_table
 from toolkit.data.storage.join_tables import JoinRequest, joined_content_bytes
-from toolkit.data.storage.uploads import HASH_DIGITS, StoredFile, hash_bundled_file, store_named_file, uploads_dir
+from toolkit.data.storage.stored_names import HASH_DIGITS
+from toolkit.data.storage.uploads import StoredFile, hash_bundled_file, store_named_file, uploads_dir
 from toolkit.data.storage.versions import open_version
 from toolkit.data.table import Table, load_table
 from toolkit.errors import DataError

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import secrets
 import stat
 import time
@@ -20,15 +19,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from toolkit.data.progress import Watch
-from toolkit.data.readers.formats import FILE_ENDINGS
 from toolkit.data.storage.room import check_room
+from toolkit.data.storage.stored_names import HASH_DIGITS, make_stored_name, original_file_name
 from toolkit.errors import DataError
 from toolkit.system.durable import publish_file
-from toolkit.system.printable import make_file_stem
 from toolkit.system.private_files import tighten_save_dir
-
-HASH_DIGITS = 12  # hex digits of the sha256 in a file's name
-_UNKNOWN_ENDING = re.compile(r"--([a-z0-9_-]{1,10})\.data$")
 
 UPLOAD_CHUNK_BYTES = 1 << 20
 ABANDONED_UPLOAD_S = 86_400
@@ -129,7 +124,7 @@ class IncomingFile:
 def store_incoming_file(file: IncomingFile, name: str, save_dir: Path) -> Path:
     """Store a file that has arrived completely and return its path. Raises DataError when it can't be written."""
     folder = uploads_dir(save_dir)
-    final = folder / _stored_name(file.sha256, name)
+    final = folder / make_stored_name(file.sha256, name)
     try:
         file.close()
         if file.path.parent.resolve() == folder.resolve():
@@ -164,23 +159,10 @@ def list_read_uploads(save_dir: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
-def original_file_name(path: Path) -> str:
-    """Return a file's displayed name: without the hash at the start of an upload's name, with its own ending."""
-    name = re.sub(rf"^[0-9a-f]{{{HASH_DIGITS}}}-", "", path.name)
-    return name if name == path.name else _UNKNOWN_ENDING.sub(r".\1", name)
-
-
 def hash_bundled_file(path: Path) -> StoredFile:
     """Return a file that ships with the toolkit, without copying it."""
     with path.open("rb") as file:
         return _hash_chunks(_read_chunks(file, path.name, 0, Watch()), path)
-
-
-def make_file_label(name: str) -> str:
-    """Return the stem of a file's name as [a-z0-9_-], at most 40 characters; "data" if none remain."""
-    stem = name.replace("\\", "/").rsplit("/", 1)[-1]
-    stem = stem.rsplit(".", 1)[0] if "." in stem[1:] else stem
-    return make_file_stem(stem) or "data"
 
 
 def uploads_dir(save_dir: Path) -> Path:
@@ -202,9 +184,9 @@ def _read_chunks(file: BinaryIO, name: str, size: int, watch: Watch) -> Iterator
     """Yield the file's bytes, and report a step to `watch` for each chunk. size: in bytes; 0 if unknown."""
     done = 0
     while chunk := _read_chunk(file, name):
-        yield chunk
         done += len(chunk)
         watch.step(done / size if size else 0.0, "copying")
+        yield chunk
 
 
 def _read_chunk(data: BinaryIO, name: str) -> bytes:
@@ -224,7 +206,7 @@ def _store_chunks(chunks: Iterator[bytes], name: str, save_dir: Path) -> StoredF
             for chunk in chunks:
                 digest.update(chunk)
                 out.write(chunk)
-        final = folder / _stored_name(digest.hexdigest(), name)
+        final = folder / make_stored_name(digest.hexdigest(), name)
         publish_file(temporary, final)
     except OSError as error:
         raise _unwritable(folder, error) from error
@@ -240,17 +222,6 @@ def _hash_chunks(chunks: Iterator[bytes], path: Path) -> StoredFile:
     digest = running.hexdigest()
     is_upload = path.name.startswith(digest[:HASH_DIGITS] + "-")
     return StoredFile(path, digest, original_file_name(path) if is_upload else path.name)
-
-
-def _stored_name(sha256: str, name: str) -> str:
-    """Return the name of a stored file. An unknown ending is kept in front of a harmless one: "x--xyz.data"."""
-    own = name.replace("\\", "/").rsplit("/", 1)[-1]
-    label, extension = make_file_label(name), own.rsplit(".", 1)[-1].lower()
-    if extension not in FILE_ENDINGS or name.lower().endswith(".tar.gz"):
-        ending = make_file_stem(extension, 10) if "." in own[1:] else ""
-        label = f"{label[: 38 - len(ending)].rstrip('-')}--{ending}" if ending else label
-        extension = "data"
-    return f"{sha256[:HASH_DIGITS]}-{label}.{extension}"
 
 
 def _unwritable(folder: Path, error: OSError) -> DataError:

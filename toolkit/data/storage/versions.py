@@ -23,7 +23,8 @@ import numpy as np
 from toolkit.data.child_process import make_table_in_child
 from toolkit.data.findings import Fix
 from toolkit.data.read_options import time_limit_seconds
-from toolkit.data.storage.uploads import HASH_DIGITS, uploads_dir
+from toolkit.data.storage.stored_names import HASH_DIGITS
+from toolkit.data.storage.uploads import uploads_dir
 from toolkit.data.table import DatasetVersion, RowNumbers, Table, load_table
 from toolkit.data.task_process import ROWS_FILE, RepairRequest, parquet_content_bytes
 from toolkit.errors import DataError, RunError

@@ -23,7 +23,10 @@ _DIRECTION_NAMES = ("direction", "message direction")
 DIRECTIONS = {"inbound": "user", "incoming": "user", "in": "user"}
 DIRECTIONS |= {"outbound": "assistant", "outgoing": "assistant", "out": "assistant"}
 """Directions of messages, as the one who answers sees them -> roles."""
-_TEXT_NAMES = list_words("text|content|message|value|body|utterance|msg|message text|plain body|comment")
+_TEXT_NAMES = list_words(
+    "text|content|message|value|body|utterance|msg|message text|plain body|comment|"
+    "nachricht|mensaje|mensagem|messaggio|сообщение|текст|内容|消息|メッセージ"
+)
 _THREAD_NAMES = list_words(
     "conversation id|conversation|thread id|thread|session id|session|dialog id|dialogue id|chat id|conv id|"
     "message tree id|topic id|conv|convo|dialogue|dialog|chat|ticket id|ticket|ticket number|case id|case number|case|"
@@ -31,7 +34,8 @@ _THREAD_NAMES = list_words(
 )
 _ORDER_NAMES = list_words(
     "turn|turn index|turn id|turn number|turn no|message index|message number|msg index|position|order|seq|sequence|"
-    "sequence number|index|step|created at|timestamp|time|date|sent at|ts|datetime|created"
+    "sequence number|index|step|created at|timestamp|time|date|sent at|ts|datetime|created|"
+    "datum|zeit|uhrzeit|fecha|hora|data|дата|время|时间|日期|日時"
 )
 _SHOWN_NAMES, _HIDDEN_NAMES = ("public", "is public"), ("private", "is private", "internal", "is internal")
 _MESSAGE_NAMES = ("message id", "id", "msg id", "uuid", "tweet id")
@@ -47,6 +51,9 @@ _PERSON_NAMES = (
     "name",
     "nick",
     "author id",
+    *list_words(
+        "absender|verfasser|expéditeur|auteur|remitente|remetente|mittente|отправитель|发送人|发送者|昵称|送信者"
+    ),
 )
 _NAME_KEYS = ("nickname", "global_name", "name", "username", "login", "id")
 MAX_PERSONS, MIN_MESSAGES_PER_PERSON = 50, 2.0

@@ -10,7 +10,8 @@ import streamlit as st
 from toolkit.config import BUNDLED
 from toolkit.data.read_options import DEFAULT_READ_OPTIONS, ReadOptions, UnreadableError
 from toolkit.data.readers.formats import FORMAT_NAMES, file_type_of
-from toolkit.data.storage.uploads import list_read_uploads, original_file_name
+from toolkit.data.storage.stored_names import original_file_name
+from toolkit.data.storage.uploads import list_read_uploads
 from toolkit.errors import DataError
 from toolkit.field_types import find_path_error
 from toolkit.settings.form_layout import get_field_layout
