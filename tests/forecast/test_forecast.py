@@ -305,3 +305,11 @@ def test_fewer_rows_than_lengths_are_spread_over_all_lengths() -> None:
     lengths = SampledLengths(10_000, 0, tokens, tokens, np.array([10_000]), "counted")
     few = replace(lengths, train=100).row_tokens(20_000)
     assert abs(few.mean() - tokens.mean()) < 0.01 * tokens.mean()
+
+
+def test_weights_that_a_folder_holds_twice_are_forecast_once(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    for name in ("model.safetensors", "consolidated.safetensors"):
+        (tmp_path / name).write_bytes(b"0" * 80)
+    found = find_base_model(Config.model_validate({"model": {"hf_model_ckpt": str(tmp_path)}}))
+    assert not isinstance(found, str) and found.weights == 80

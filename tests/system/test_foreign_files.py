@@ -11,6 +11,7 @@ import pytest
 from toolkit.system.foreign_files import (
     MAX_JSON_DEPTH,
     MAX_LARGE_JSON_PARTS,
+    find_weight_files,
     parse_foreign_json,
     read_foreign_file,
     read_foreign_json,
@@ -86,3 +87,18 @@ def test_a_large_file_is_not_read(tmp_path: Path) -> None:
         file.truncate(2**40)
     with pytest.raises(OSError, match="larger than"):
         read_foreign_json(tmp_path / "sparse")
+
+
+def test_weights_are_counted_once(tmp_path: Path) -> None:
+    """Mistral's repositories have every weight twice: in parts, and whole in a format of their own."""
+    parts = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    for name in (*parts, "consolidated.safetensors"):
+        (tmp_path / name).write_bytes(b"0" * 8)
+    index = tmp_path / "model.safetensors.index.json"
+    for broken in ("", "[]", "{}", '{"weight_map": {}}', '{"weight_map": ["a"]}', '{"weight_map": {"a": [1]}}'):
+        index.write_text(broken)
+        assert len(find_weight_files(tmp_path)) == 3, broken
+    index.write_text(json.dumps({"weight_map": {"a": parts[0], "b": parts[1], "c": parts[0]}}))
+    assert [path.name for path in find_weight_files(tmp_path)] == parts
+    (tmp_path / "model.safetensors").write_bytes(b"0")
+    assert [path.name for path in find_weight_files(tmp_path)] == ["model.safetensors"]

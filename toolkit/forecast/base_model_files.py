@@ -19,7 +19,7 @@ from typing import Any, Literal
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
 from toolkit.settings.model_source import bundled_model_folder, find_suggested_model, model_kind
-from toolkit.system.foreign_files import read_foreign_json
+from toolkit.system.foreign_files import find_weight_files, read_foreign_json
 
 BASE_MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 HUB_TIMEOUT_S = 5.0  # for the Hub's first answer; a forecast is not worth a longer wait
@@ -122,7 +122,7 @@ def _read_base_model_cached(path: Path, stamp: int) -> BaseModelFiles:
     if not isinstance(config, dict):
         raise ToolkitError("The model's config.json is not a JSON object.", "Download the model again.")
     tokenizer = path.with_name(BASE_MODEL_FILES[1])
-    weights = sum(file.stat().st_size for file in path.parent.glob("*.safetensors"))
+    weights = sum(file.stat().st_size for file in find_weight_files(path.parent))
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "")
     return BaseModelFiles(
         config, tokenizer if tokenizer.is_file() else None, weights, "16" in dtype, _has_template(path.parent)

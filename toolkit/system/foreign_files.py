@@ -87,6 +87,22 @@ def parse_foreign_json(text: bytes | str, parts: int = MAX_LARGE_JSON_PARTS) -> 
     return value
 
 
+def find_weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a model's folder that are loaded: the whole one, or else those of the index.
+
+    Some folders hold the same weights a second time, in their maker's own format (consolidated.safetensors).
+    """
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    try:
+        named = set(read_foreign_json(index, parts=MAX_LARGE_JSON_PARTS)["weight_map"].values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # none, or a broken one: its own check tells
+        named = set()
+    found = sorted(folder.glob("*.safetensors"))
+    return [path for path in found if path.name in named] or found
+
+
 _TOO_DEEP = f"it is nested more than {MAX_JSON_DEPTH} levels deep"
 
 

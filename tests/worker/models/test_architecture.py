@@ -32,6 +32,7 @@ def with_config(model: Path, target: Path, settings: dict[str, Any]) -> Path:
         ({"model_type": "qwen2_vl"}, "is a vision-language model (qwen2_vl)"),
         ({"model_type": "clip"}, "no head for text generation: transformers has none for 'clip' models"),
         ({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}, "config.json names Llama"),
+        ({"model_type": "qwen2", "architectures": ["Qwen2ForProcessRewardModel"]}, "config.json names Qwen2"),
     ],
 )  # fmt: skip
 def test_other_architectures_are_refused_before_start(
@@ -53,9 +54,63 @@ def test_other_architectures_are_refused_before_start(
         assert says in caught.value.message and "causal language model" in caught.value.hint
 
 
+def refuse_folder(folder: Path) -> str:
+    """Return what is said before Start about a model, and "" if nothing is."""
+    from toolkit.worker.questions.dataset_subject import tokenizer_folder
+
+    try:
+        tokenizer_folder(Config.model_validate({"model": {"hf_model_ckpt": str(folder)}}), lambda phase, **_: None)
+    except ToolkitError as error:
+        return f"{error.message} {error.hint}"
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, "quantized with gptq"),
+        ({"quant_method": "awq", "bits": 4}, "quantized with awq"),
+        ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, "quantized with compressed-tensors"),
+        ({"quant_method": "hqq"}, "in 16 or 32 bits, and turn on quantization (QLoRA)"),
+        ([4], "quantized with unknown"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, ""), ({"load_in_8bit": True}, ""),
+        ({"quant_method": "mxfp4"}, ""), (None, ""), ({}, ""),
+    ],
+)  # fmt: skip
+def test_weights_that_are_quantized_in_another_way_are_refused(
+    tiny_model: Path, tmp_path: Path, changes: Any, says: str
+) -> None:
+    settings = json.loads((tiny_model / "config.json").read_text())
+    said = refuse_folder(with_config(tiny_model, tmp_path / "one", {**settings, "quantization_config": changes}))
+    assert says in said and bool(says) is bool(said)
+    inner = {"model_type": "gemma3", "text_config": {"quantization_config": changes}}
+    said = refuse_folder(with_config(tiny_model, tmp_path / "two", inner))
+    assert says in said and bool(says) is bool(said)
+
+
+def test_a_model_that_was_saved_without_its_head_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    from tests.worker.models.test_merge import changed, tied
+
+    def without_head(weights: dict[str, Any]) -> None:
+        weights.pop("lm_head.weight")
+
+    headless = changed(tiny_model, tmp_path / "headless", without_head, architectures=["LlamaModel"])
+    assert "no head for text generation: it was saved as LlamaModel" in refuse_folder(headless)
+    assert (
+        refuse_folder(changed(tiny_model, tmp_path / "whole", lambda weights: None, architectures=["LlamaModel"])) == ""
+    )
+    shared = tied(tiny_model, tmp_path / "tied")
+    settings = json.loads((shared / "config.json").read_text())
+    (shared / "config.json").write_text(json.dumps({**settings, "architectures": ["LlamaModel"]}))
+    assert refuse_folder(shared) == ""
+    (headless / "model.safetensors").write_bytes(b"\0" * 40)
+    assert "model.safetensors of the model can't be read" in refuse_folder(headless)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
+        {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]},
         {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, {"model_type": "gpt2"},
         {"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"]},
         {"model_type": "bert", "is_decoder": True, "architectures": ["BertLMHeadModel"]}, {"model_type": "mamba"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from toolkit.config import Config
@@ -24,7 +24,13 @@ MAMBA_REFUSED = ("out_proj", "conv1d")
 LAYER_KEYS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 MAX_LAYERS = 2_000
 """More than ten times those of the deepest models; a library builds each of them before it looks at the weights."""
-_OTHER_HEAD = re.compile(r"For(Sequence|Token)Classification$|ForQuestionAnswering$|ForMultipleChoice$|ForMaskedLM$")
+_OTHER_HEAD = re.compile(
+    r"For(Sequence|Token)Classification$|ForQuestionAnswering$|ForMultipleChoice$|ForMaskedLM$|RewardModel$"
+)
+_NO_HEAD = re.compile(r"(?<!LMHead)(?<!Heads)Model$")
+_HEAD_WEIGHTS = re.compile(r"(^|\.)(lm_head|embed_out|output_layer|output)\.")
+TRAINED_QUANTIZATIONS = ("bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit", "mxfp4", "fp8")
+"""Ways of quantizing in which a base model may come; of the last two transformers restores the numbers on loading."""
 _CHOOSE = "Choose a causal language model (a decoder), for example one of the SmolLM2, Qwen3, Llama or Gemma families."
 
 
@@ -61,6 +67,43 @@ def refuse_other_architectures(name: str, settings: Mapping[str, Any]) -> None:
     else:
         return
     raise ToolkitError(f"The model '{name}' {reason}.", _CHOOSE, BAD_MODEL)
+
+
+def refuse_missing_head(name: str, settings: Mapping[str, Any], weights: Iterable[str]) -> None:
+    """Raise ToolkitError for a model that was saved without its output layer, as models for embeddings are.
+
+    settings: of config.json. weights: the names of all weights, which are read only where they decide.
+    """
+    named = settings.get("architectures")
+    heads = list(map(str, named)) if isinstance(named, list) else []
+    if not heads or not all(_NO_HEAD.search(head) for head in heads) or _ties_head(settings):
+        return
+    if not any(map(_HEAD_WEIGHTS.search, weights)):
+        message = f"The model '{name}' has no head for text generation: it was saved as {heads[0]}, without one."
+        raise ToolkitError(message, _CHOOSE, BAD_MODEL)
+
+
+def _ties_head(settings: Mapping[str, Any]) -> bool:
+    """Return whether the output layer is the embedding matrix: by the settings, or else by the family's default."""
+    from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    if "tie_word_embeddings" in settings:
+        return bool(settings["tie_word_embeddings"])
+    kind = str(settings.get("model_type", ""))
+    return kind not in CONFIG_MAPPING_NAMES or bool(getattr(AutoConfig.for_model(kind), "tie_word_embeddings", True))
+
+
+def refuse_other_quantizations(name: str, settings: Mapping[str, Any]) -> None:
+    """Raise ToolkitError if the weights are quantized in a way not trained here, by `settings`, a config.json."""
+    text = settings.get("text_config")
+    for part in (settings, text if isinstance(text, Mapping) else {}):
+        found = part.get("quantization_config") or {}
+        method = str(found.get("quant_method") or "bitsandbytes") if isinstance(found, Mapping) else "unknown"
+        if method.lower() not in TRAINED_QUANTIZATIONS:
+            message = f"The weights of '{name}' are quantized with {method[:80]}, which can't be trained here."
+            hint = "Enter the original model, in 16 or 32 bits, and turn on quantization (QLoRA) to save memory."
+            raise ToolkitError(message, hint, BAD_MODEL)
 
 
 def refuse_too_many_layers(name: str, settings: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import safetensors
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -23,15 +24,24 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
+from safetensors import SafetensorError
 
 from toolkit.config import BUNDLED, Config
 from toolkit.errors import ToolkitError
-from toolkit.system.foreign_files import MAX_LARGE_JSON_PARTS, read_foreign_json
+from toolkit.system.foreign_files import MAX_LARGE_JSON_PARTS, find_weight_files, read_foreign_json
 from toolkit.system.paths import ASSETS
-from toolkit.worker.models.architecture import BAD_MODEL, refuse_other_architectures, refuse_too_many_layers
+from toolkit.worker.models.architecture import (
+    BAD_MODEL,
+    refuse_missing_head,
+    refuse_other_architectures,
+    refuse_other_quantizations,
+    refuse_too_many_layers,
+)
 
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model", "LICENSE*")
 """Patterns of the files that are downloaded: no pickles and no code."""
+SECOND_WEIGHTS = ("*consolidated*.safetensors", "original/*")
+"""Patterns of the same weights in their maker's own format, which is not loaded."""
 CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
 """Keys of a model's JSON files that name Python code."""
 INTERNAL_KEYS = ("_attn_implementation", "_experts_implementation")
@@ -98,7 +108,7 @@ def _existing_folder(name: str) -> Path | None:
 def download_model(name: str, files: Sequence[str] = HUB_FILES) -> Path:
     """Download the files of a hub model that match the patterns and return their folder. Raises ToolkitError."""
     try:
-        return Path(snapshot_download(name, allow_patterns=list(files)))
+        return Path(snapshot_download(name, allow_patterns=list(files), ignore_patterns=list(SECOND_WEIGHTS)))
     except HFValidationError as error:
         message = f"'{name}' is neither a folder on this machine nor a Hub ID."
         raise ToolkitError(message, "A Hub ID looks like owner/name.", MODEL_NOT_FOUND) from error
@@ -146,6 +156,7 @@ def check_model_folder(folder: Path, *, weights: bool = True) -> None:
     settings = read_model_settings(folder)
     refuse_too_many_layers(folder.name, settings)
     refuse_other_architectures(folder.name, settings)
+    refuse_other_quantizations(folder.name, settings)
     if weights and not any(folder.glob("*.safetensors")):
         message = f"The model '{folder.name}' has no safetensors weights."
         raise ToolkitError(
@@ -154,7 +165,7 @@ def check_model_folder(folder: Path, *, weights: bool = True) -> None:
 
 
 def check_weights_are_found(folder: Path) -> None:
-    """Raise ToolkitError if the safetensors files of a checked folder have other names than transformers looks for."""
+    """Raise ToolkitError if a checked folder lacks the output layer, or the files that transformers looks for."""
     named = ("model.safetensors", "model.safetensors.index.json")
     other = str(read_model_settings(folder).get("transformers_weights", ""))
     if not any((folder / name).is_file() for name in (*named, other)):
@@ -162,6 +173,17 @@ def check_weights_are_found(folder: Path) -> None:
         message = f"The model '{folder.name}' has no model.safetensors and no index of its parts, but {found}."
         hint = "Enter a model in the format of transformers, or download it again with all its files."
         raise ToolkitError(message, hint, BAD_MODEL)
+    refuse_missing_head(folder.name, read_model_settings(folder), _walk_weight_names(folder))
+
+
+def _walk_weight_names(folder: Path) -> Iterator[str]:
+    for path in find_weight_files(folder):
+        try:
+            with safetensors.safe_open(path, framework="np") as opened:
+                yield from opened.keys()
+        except (OSError, SafetensorError) as error:
+            message = f"{path.name} of the model can't be read: {first_error_line(error)}."
+            raise ToolkitError(message, "Download the model again.", BAD_MODEL) from error
 
 
 def read_model_settings(folder: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from toolkit.config import Config
 from toolkit.errors import ToolkitError
 from toolkit.runs.run_dir import RunDir
 from toolkit.settings.device_defaults import ComputeDevice
+from toolkit.system.foreign_files import find_weight_files
 from toolkit.system.machine import free_memory_bytes
 from toolkit.system.printable import format_bytes
 from toolkit.worker.models import load
@@ -238,6 +239,6 @@ def _refuse_without_memory(folder: Path, dtype: str) -> None:
 
 
 def _needed_memory(folder: Path, dtype: str) -> float:
-    on_disk = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    on_disk = sum(path.stat().st_size for path in find_weight_files(folder))
     growth = PREQUANTIZED_GROWTH if is_prequantized(folder) else 1
     return on_disk * MERGE_MEMORY_FACTOR * growth * (2 if dtype == "float32" else 1)
