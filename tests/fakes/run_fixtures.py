@@ -35,8 +35,8 @@ def queue(save_dir: Path, name: str = "", **script: Any) -> RunDir:
 
 def fake_gpus(save_dir: Path, count: int) -> Machine:
     """Let the probe of this machine find so many GPUs."""
-    gpu = Gpu("fake GPU", 8 * 2**30, (9, 0))
-    found = Machine(cpu_count=2, memory_bytes=16 * 2**30, cuda=True, gpus=(gpu,) * count)
+    gpus = tuple(Gpu("fake GPU", 8 * 2**30, (9, 0), f"fake-{number}") for number in range(count))
+    found = Machine(cpu_count=2, memory_bytes=16 * 2**30, cuda=True, gpus=gpus)
     return probe_machine(save_dir, lambda: json.dumps(asdict(found)).encode())
 
 

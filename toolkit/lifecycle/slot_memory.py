@@ -1,8 +1,8 @@
-"""Whether the memory of a CPU suffices to start a run beside those that train.
+"""Whether there is memory to start a run beside those that train: of the CPU, or of the GPUs that it would get.
 
-Counts what is loaded already, whoever loaded it (another run, the Playground, another program), and what the runs that
-have just been started will still take. A run without a forecast is not held back, and a run that would be the only one
-never is.
+Counts what is loaded already, whoever loaded it (another run, the Playground, another program), and, on a CPU, what the
+runs that have just been started will still take: there they share the memory, while each GPU trains one run. A run
+without a forecast is not held back, and a run that would be the only one never is.
 """
 
 from __future__ import annotations
@@ -16,29 +16,53 @@ import psutil
 from toolkit.cluster.setting import read_cluster
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
+from toolkit.lifecycle.gpu_memory import read_free_gpu_memory
 from toolkit.runs.run_dir import RunDir, find_run_holder, read_run_config, read_run_meta
 from toolkit.runs.worker_process import process_count
 from toolkit.system.locks import list_holder_processes
-from toolkit.system.machine import free_memory_bytes, read_known_machine
+from toolkit.system.machine import Machine, free_memory_bytes, read_known_machine
 
 
 @dataclass(frozen=True)
 class MemoryShortage:
-    """Bytes that a run needs, and those that are free for it."""
+    """Bytes that a run needs, and those that are free for it. gpu: the number of the GPU; None on a CPU."""
 
     needed: int
     free: int
+    gpu: int | None = None
 
 
-def find_memory_shortage(run: RunDir, beside: Sequence[str]) -> MemoryShortage | None:
-    """Return why the run can't start beside these runs (their ids) yet; None when it can."""
+def find_memory_shortage(run: RunDir, beside: Sequence[str], slots: Sequence[int]) -> MemoryShortage | None:
+    """Return why the run can't start in these slots beside these runs (their ids) yet; None when it can."""
     machine = read_known_machine(run.save_dir)
     needed = forecast_bytes(run)
-    if not beside or not needed or (machine is not None and machine.gpus) or read_cluster(run.save_dir) is not None:
+    if not beside or not needed or read_cluster(run.save_dir) is not None:
         return None
+    if machine is not None and machine.gpus:
+        return _find_gpu_shortage(run, machine, slots)
     others = [RunDir(run.path.parent / name) for name in sorted(set(beside))]
     free = free_memory_bytes() - sum(max(0, forecast_bytes(other) - _resident_bytes(other)) for other in others)
     return MemoryShortage(needed, max(0, free)) if needed > free else None
+
+
+def put_free_gpus_first(run: RunDir, machine: Machine, count: int, slots: Sequence[int]) -> list[int]:
+    """Return the numbers of free slots, first those whose GPU has room for the run, which takes so many of them."""
+    needed = _bytes_on_each_gpu(run, count)
+    free = read_free_gpu_memory(machine) if needed else {}
+    return sorted(slots, key=lambda number: free.get(number, needed) < needed)
+
+
+def _bytes_on_each_gpu(run: RunDir, gpus: int) -> int:
+    needed = forecast_bytes(run)
+    if not needed or (config := read_config_once(run)).model.device_map == "cpu":
+        return 0
+    return needed // (process_count(config, None) if config.accelerate else gpus)
+
+
+def _find_gpu_shortage(run: RunDir, machine: Machine, slots: Sequence[int]) -> MemoryShortage | None:
+    needed, free = _bytes_on_each_gpu(run, len(slots)), read_free_gpu_memory(machine)
+    least = min(slots, key=lambda number: free.get(number, needed))
+    return MemoryShortage(needed, free[least], least) if free.get(least, needed) < needed else None
 
 
 def read_config_once(run: RunDir) -> Config:

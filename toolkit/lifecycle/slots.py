@@ -19,7 +19,7 @@ from toolkit.cluster.setting import read_cluster
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
 from toolkit.lifecycle.claims import read_claim
-from toolkit.lifecycle.slot_memory import find_memory_shortage, forecast_bytes, read_config_once
+from toolkit.lifecycle.slot_memory import find_memory_shortage, forecast_bytes, put_free_gpus_first, read_config_once
 from toolkit.runs.run_dir import RunDir
 from toolkit.runs.slots import (
     WHOLE_MACHINE,
@@ -93,6 +93,13 @@ class SlotTable:
             return find_slot_demand(read_config_once(run), self.machine, self.total, forecast_bytes(run))
         except ToolkitError:
             return SlotDemand()  # the launch fails with this error and records it
+
+    def choose_slots(self, run: RunDir, demand: SlotDemand) -> tuple[int, ...]:
+        """Return the free slots for a run, of the GPUs first those that have room for it; () while too few are free."""
+        free = self.free
+        if self.machine is not None and self.machine.gpus and len(free) > demand.count and demand.pinned is None:
+            free = put_free_gpus_first(run, self.machine, demand.count, free)
+        return tuple(sorted(demand.choose(free)))
 
     def keep_place(self, run: RunDir) -> None:
         """Take from the free slots what a run will need again that has just died, or that lives without its slot."""
@@ -209,14 +216,17 @@ def explain_wait(run: RunDir) -> str:
     if table.total == 1 or not beside:
         return ""
     demand = table.demand_of(run)
-    if not demand.choose(table.free):
+    chosen = table.choose_slots(run, demand)
+    if not chosen:
         if demand.pinned is not None:
             return f"waits for GPU {demand.pinned}"
         return f"waits for {_name_slots(demand.count, table)}"
-    missing = find_memory_shortage(run, beside)
+    missing = find_memory_shortage(run, beside, chosen)
     if missing is None:
         return ""
     needed, free = format_bytes(missing.needed), format_bytes(missing.free)
+    if missing.gpu is not None:
+        return f"waits for memory of GPU {missing.gpu}: it needs {needed}, {free} is free, other programs hold the rest"
     return f"waits for memory: it needs {needed} beside the runs that train, {free} is free"
 
 

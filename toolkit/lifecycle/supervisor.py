@@ -162,7 +162,7 @@ class Supervisor:
                 self._call_safely(run, table.keep_place, run)
                 continue
             demand = table.demand_of(run)
-            numbers = demand.choose(table.free)
+            numbers = table.choose_slots(run, demand)
             if not numbers and demand.pinned is not None and table.free:
                 continue  # it waits for its own GPU, and the others are of no use to it
             if not numbers or not self._call_safely(run, self._start_run, run, table, numbers):
@@ -285,7 +285,7 @@ class Supervisor:
         if table.total > 1:
             held = list_slot_holders(self.save_dir)
             beside = [holder.run for number, holder in held if number not in slots.share.numbers]
-            if find_memory_shortage(run, beside) is not None:
+            if find_memory_shortage(run, beside, slots.share.numbers) is not None:
                 return False
         # the slot names the run before the claim exists: other processes then see it as starting, not as dead
         slots.write_holder(LockHolder(0, 0.0, attempt, boot_id(), run.id))

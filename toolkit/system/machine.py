@@ -44,11 +44,12 @@ _PROBE_LOCK = threading.Lock()
 
 @dataclass(frozen=True)
 class Gpu:
-    """A CUDA GPU. capability: its compute capability, such as (9, 0)."""
+    """A CUDA GPU. capability: its compute capability, such as (9, 0). uuid: as CUDA says it; "" when unknown."""
 
     name: str
     memory_bytes: Annotated[int, Field(ge=0)]
     capability: tuple[int, int]
+    uuid: str = ""
 
 
 @dataclass(frozen=True)

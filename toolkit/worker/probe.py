@@ -34,7 +34,8 @@ BF16_FLAGS = ("avx512_bf16", "amx_bf16")
 def detect_hardware() -> dict[str, Any]:
     """Return what the machine has and supports.
 
-    cpu_count: cores that this process may use. memory_bytes: total. gpus: name, memory_bytes and capability of each.
+    cpu_count: cores that this process may use. memory_bytes: total. gpus: name, memory_bytes, capability and uuid of
+    each.
     bf16_gpu, bf16_cpu, tf32: whether the hardware computes it. bitsandbytes: whether it is installed. versions: of the
     libraries.
     """
@@ -74,7 +75,8 @@ def read_installed_versions() -> dict[str, str]:
 def _gpu(index: int) -> dict[str, Any]:
     properties = torch.cuda.get_device_properties(index)
     capability = [properties.major, properties.minor]
-    return {"name": properties.name, "memory_bytes": properties.total_memory, "capability": capability}
+    found = {"name": properties.name, "memory_bytes": properties.total_memory, "capability": capability}
+    return {**found, "uuid": str(getattr(properties, "uuid", ""))}  # torch for ROCm may have none
 
 
 def main() -> int:
