@@ -19,9 +19,9 @@ from toolkit.studies.words import describe_verdict
 from toolkit.system.locks import read_lock_holder
 
 RATE, LOGGING = "training.training_args.learning_rate", "training.training_args.logging_steps"
-STUDY_AXES = {RATE: [1e-6, 5e-3], LOGGING: [1, 4]}
-"""2 x 2: a rate that teaches the demo model nothing against one that does, and an interval without effect."""
-TRIALS = 8  # with two seeds
+STUDY_AXES = {RATE: [1e-6, 5e-3], LOGGING: [1, 2, 4]}
+"""2 x 3: a rate that teaches the demo model nothing against one that does, and an interval without effect."""
+TRIALS = 12  # with two seeds
 WAIT_SECONDS = 600.0
 
 

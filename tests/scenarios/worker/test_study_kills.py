@@ -23,7 +23,7 @@ from toolkit.settings.draft import replace_setting
 pytestmark = pytest.mark.worker
 
 
-@pytest.mark.timeout(1500)  # eight runs, one after another
+@pytest.mark.timeout(1500)  # twelve runs, one after another
 def test_a_study_from_the_command_line_survives_two_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FTK_SPARE", "1")  # each run is a fork of the standby worker, and starts at once
     save_dir = tmp_path / "experiments"
