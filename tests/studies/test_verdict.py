@@ -26,6 +26,7 @@ from toolkit.studies.question import AskedTrial, StudyQuestion
 from toolkit.studies.report import format_study_html
 from toolkit.studies.verdict import judge_study
 from toolkit.studies.words import describe_verdict, find_leading_value, format_study_csv
+from toolkit.system.printable import format_share
 
 RATE, RANK = "training.training_args.learning_rate", "lora.r"
 Chance = Callable[[dict[str, Any]], float]
@@ -278,3 +279,12 @@ def test_the_files_hold_every_trial_and_no_markup_or_formula_of_a_name(name: str
     page = format_study_html(study, judge_study(study))
     assert "<script" not in page and "://" not in page and "<svg" in page
     assert page.count("<tr>") == 5 and "\u202e" not in page and "\x1b" not in page
+
+
+def test_the_report_is_read_on_a_phone_and_says_a_share_in_percent() -> None:
+    study = make_study({RANK: [8, 32]}, lambda s: 0.5, seeds=2)
+    page = format_study_html(study, judge_study(study))
+    assert '<meta name="viewport" content="width=device-width">' in page and 'viewBox="0 0 ' in page
+    values = {one.value for one in study.outcomes if one.value is not None}
+    assert all(f"<td>{format_share(value)}</td>" in page for value in values)
+    assert "The intervals hold at every moment of looking" in page

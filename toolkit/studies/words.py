@@ -18,6 +18,7 @@ from toolkit.system.printable import format_plural, format_share
 
 REASON_STATES = ("failed", "cancelled", "stopped")
 """States of a trial without a result whose reason is in the table."""
+INTERVALS_HOLD = "The intervals hold at every moment of looking, over the test rows and the training seeds."
 
 
 def name_objective(study: Study) -> str:

@@ -18,7 +18,13 @@ from toolkit.studies.outcomes import Study, find_free_name, read_study
 from toolkit.studies.plan import choose_data_sizes
 from toolkit.studies.report import format_study_html
 from toolkit.studies.verdict import StudyVerdict, judge_study
-from toolkit.studies.words import describe_objective, describe_verdict, find_leading_value, format_study_csv
+from toolkit.studies.words import (
+    INTERVALS_HOLD,
+    describe_objective,
+    describe_verdict,
+    find_leading_value,
+    format_study_csv,
+)
 from toolkit.system.printable import format_plural
 from toolkit.ui.elements import charts
 from toolkit.ui.elements.error_boundary import error_boundary
@@ -100,10 +106,7 @@ def _draw_verdict(study: Study, verdict: StudyVerdict) -> None:
     """Draw the verdict as the first thing on the page, and the button that adopts the recommended values."""
     with st.container(border=True):
         st.markdown(_emphasize_findings(escape_text(describe_verdict(study, verdict), 4000), verdict))
-        st.caption(
-            f"{escape_text(describe_objective(study))} The intervals hold at every moment of looking, over the test "
-            "rows and the training seeds."
-        )
+        st.caption(f"{escape_text(describe_objective(study))} {INTERVALS_HOLD}")
         known = [one for one in verdict.findings if one.shown is not None or one.is_searched]
         values = {one.path: find_leading_value(one) for one in known}
         if values and any(outcome.value is not None for outcome in study.outcomes):
