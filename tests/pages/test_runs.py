@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import zipfile
 
 import pytest
+import typer
 
 from tests.pages.conftest import Stage, button, words
+from toolkit.cli import main
 from toolkit.cluster.choice import ClusterView
 from toolkit.cluster.resources import ClusterNode
 from toolkit.errors import RunError
@@ -333,3 +336,15 @@ def test_answers_that_could_not_be_made_are_said_at_the_top(stage: Stage) -> Non
         events.append("warning", message=reason, unanswered=True)
     app = stage.page("runs", run)
     assert [entry.value.replace("\\", "") for entry in app.warning] == [reason]
+
+
+def test_the_commands_that_follow_a_run_can_be_copied(stage: Stage) -> None:
+    run = stage.finished("first")
+    shown = [block.value for block in stage.page("runs", run).code if " follow " in block.value]
+    assert len(shown) == 4 and shown[3].startswith("read -rs"), "no address is typed into a page or an argument list"
+    command = typer.main.get_command(main.app).commands["follow"]  # type: ignore[attr-defined]
+    for line in shown:
+        words_of_line = shlex.split(line.rpartition("&& ")[2])
+        assert words_of_line[:4] == ["python", "-m", "toolkit", "follow"]
+        given = command.make_context("follow", words_of_line[4:]).params
+        assert (given["run"], given["save_dir"]) == (run.id, run.save_dir)

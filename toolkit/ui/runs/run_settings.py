@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 import pandas as pd
@@ -19,6 +20,11 @@ from toolkit.ui.workspace.run_facts import config_differences, read_run_summary
 HEADER_SECTIONS = ("data", "ablation", "save_dir", "model.hf_model_ckpt")
 """Settings that the header does not list: it names model, dataset and study itself."""
 MAX_HEADER_SETTINGS = 5
+FOLLOW_OPTIONS = {
+    "TensorBoard": "--tensorboard boards",
+    "MLflow": "--mlflow http://localhost:5000",
+    "Weights & Biases (offline)": "--wandb offline",
+}
 
 
 def draw_run_header(run: RunDir) -> None:
@@ -69,3 +75,20 @@ def draw_run_settings(run: RunDir, others: Sequence[RunEntry]) -> None:
     if run.accelerate_path.is_file():
         with st.expander("Config file for accelerate launch", icon=":material/account_tree:"):
             st.code(read_config_text(run.accelerate_path), language=None)
+    with st.expander("Trackers and notifications", icon=":material/monitoring:"):
+        _draw_follow_commands(run)
+
+
+def _draw_follow_commands(run: RunDir) -> None:
+    """Draw the commands that copy the run's measurements elsewhere; secrets are typed where the command runs."""
+    command = f"python -m toolkit follow {run.id} --save-dir {shlex.quote(str(run.save_dir))}"
+    st.caption(
+        "Each command copies the measurements of this run, also while it trains. Run it in a terminal, after "
+        "`pip install -r requirements-follow.txt`. docs/follow.md explains the options."
+    )
+    for tracker, option in FOLLOW_OPTIONS.items():
+        st.text(tracker)
+        st.code(f"{command} {option}", language="bash", wrap_lines=True)
+    st.text("A message when the run ends, fails or waits")
+    st.code(f'read -rsp "Address: " FTK_NOTIFY && export FTK_NOTIFY && {command}', language="bash", wrap_lines=True)
+    st.caption("The terminal asks for the address, an https:// webhook or any of apprise, and does not show it.")
