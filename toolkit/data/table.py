@@ -63,12 +63,14 @@ class RowOrigin:
     """Which rows of the original a dataset with fixes still has: they keep their side of its split.
 
     rows: of the original. removed: a bit for each of them, packed and in base64. missing: column -> a bit for each
-    removed row, set where its cell was missing: such rows are in no split.
+    removed row, set where its cell was missing: such rows are in no split. labels: column of few different texts -> a
+    number below 256 for each row of the original, equal where the cells were, for a stratified split.
     """
 
     rows: int
     removed: str
     missing: Mapping[str, str] = field(default_factory=dict, hash=False)
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @cached_property
     def removed_rows(self) -> RowNumbers:
@@ -87,6 +89,13 @@ class RowOrigin:
             if column in self.missing:
                 usable &= ~unpack_bits(self.missing[column], len(usable))
         return self.removed_rows[usable]
+
+    def label_numbers(self, column: str) -> RowNumbers:
+        """Return the number of each row of the original for one of `labels`. Raises ValueError for another count."""
+        numbers = np.frombuffer(base64.b64decode(self.labels[column], validate=True), dtype=np.uint8)
+        if len(numbers) != self.rows:
+            raise ValueError(f"its labels are those of {len(numbers):,} rows")
+        return numbers.astype(np.int64)
 
 
 def pack_bits(bits: np.ndarray[Any, np.dtype[np.bool_]]) -> str:
@@ -253,6 +262,8 @@ class _Footer(BaseModel):
         if len(self.origin.kept_rows) != rows:
             raise ValueError(f"its rows are not those of an original with {self.origin.rows:,} rows")
         self.origin.usable_removed_rows(list(self.origin.missing))
+        for column in self.origin.labels:
+            self.origin.label_numbers(column)
 
 
 MISSING_FILE = "missing_file"

@@ -15,9 +15,10 @@ from tests.fakes.training import make_table
 from toolkit.config import Config
 from toolkit.data.doctor.repair_task import write_fixed_table
 from toolkit.data.examples.split import plan_split, split_indices
+from toolkit.data.examples.stratified_split import answer_codes, original_answer_codes, record_labels
 from toolkit.data.findings import Fix
 from toolkit.data.storage.versions import original_sha256
-from toolkit.data.table import DatasetVersion, Table, load_table, make_table_footer
+from toolkit.data.table import DatasetVersion, RowOrigin, Table, load_table, make_table_footer
 from toolkit.data.task_process import ROWS_FILE, TABLE_FILE, RepairRequest
 from toolkit.errors import DataError
 
@@ -44,7 +45,8 @@ def sides(table: Table, **sizes: float | int | None) -> tuple[list[str], list[st
 
 @pytest.mark.parametrize(
     "sizes", [{"train_size": None, "test_size": 0.2}, {"train_size": 0.7, "test_size": None},
-              {"train_size": 90, "test_size": 40}, {"train_size": None, "test_size": None}],
+              {"train_size": 90, "test_size": 40}, {"train_size": None, "test_size": None},
+              {"train_size": None, "test_size": 0.2, "stratify": True}],
 )  # fmt: skip
 def test_the_rows_that_fixes_leave_keep_their_side_of_the_split(
     tmp_path: Path, sizes: dict[str, float | int | None]
@@ -72,6 +74,19 @@ def test_the_rows_that_fixes_leave_keep_their_side_of_the_split(
         assert len(now_train) == 90, "unused rows take the place of removed ones"
 
 
+def test_labels_of_the_original_are_recorded_as_its_stratified_split_numbers_them(tmp_path: Path) -> None:
+    random = np.random.default_rng(7)
+    texts: list[str | None] = ["b", "a", None, "", "c"]
+    cells = [{"q": f"{n}", "x": texts[random.integers(5)], "y": texts[random.integers(3)]} for n in range(17_000)]
+    table = make_table(tmp_path / "original.parquet", cells)
+    origin = RowOrigin(table.rows, "", labels=record_labels(table))
+    assert set(origin.labels) == {"x", "y"}, "a column of many texts is no column of labels"
+    for columns in (["x"], ["y", "x"]):
+        codes = original_answer_codes(origin, columns)
+        assert codes is not None and np.array_equal(codes, answer_codes(table, columns))
+    assert original_answer_codes(origin, ["q"]) is None
+
+
 def test_a_version_of_before_keeps_its_own_split(tmp_path: Path) -> None:
     cells: list[dict[str, str | None]] = [{"q": f"question {n}", "a": "yes"} for n in range(50)]
     version = fixed(
@@ -95,7 +110,8 @@ def test_where_fixes_leave_no_test_row_the_rows_are_split_anew(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     "origin", [{"rows": 21, "removed": "AAAA"}, {"rows": 10**18, "removed": "AAAA"}, {"rows": -5, "removed": ""},
-               {"rows": 24, "removed": "no base64"}, {"rows": 24, "removed": "8AAA", "missing": {"a": "AAAAAA=="}}],
+               {"rows": 24, "removed": "no base64"}, {"rows": 24, "removed": "8AAA", "missing": {"a": "AAAAAA=="}},
+               {"rows": 20, "removed": "AAAA", "labels": {"a": "AAAA"}}],
 )  # fmt: skip
 def test_a_table_whose_origin_is_nonsense_is_refused(tmp_path: Path, origin: dict[str, object]) -> None:
     table = pa.table({"a": [str(n) for n in range(20)]})

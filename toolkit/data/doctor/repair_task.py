@@ -21,6 +21,7 @@ from toolkit.data.chat_repairs import CHAT_REPAIRS, repair_cell
 from toolkit.data.conversations import ChatColumns
 from toolkit.data.doctor.stray_rows import remove_end_marks
 from toolkit.data.doctor.text_checks import remove_unusual_characters, repair_mojibake
+from toolkit.data.examples.stratified_split import record_labels
 from toolkit.data.progress import DataProgressReporter
 from toolkit.data.read_options import limit_process_resources
 from toolkit.data.table import (
@@ -82,7 +83,9 @@ def _trace_rows(table: Table, removed: RowNumbers) -> RowOrigin | None:
     """Return the origin of the table without these rows; None if the table is a version without an origin."""
     if table.version is not None and table.origin is None:
         return None
-    before = table.origin or RowOrigin(table.rows, pack_bits(np.zeros(table.rows, dtype=bool)))
+    before = table.origin or RowOrigin(
+        table.rows, pack_bits(np.zeros(table.rows, dtype=bool)), labels=record_labels(table)
+    )
     now = before.kept_rows[removed]
     everything = np.union1d(before.removed_rows, now)
     missing = {}
@@ -95,7 +98,7 @@ def _trace_rows(table: Table, removed: RowNumbers) -> RowOrigin | None:
         missing[column] = pack_bits(empty[everything])
     bits = np.zeros(before.rows, dtype=bool)
     bits[everything] = True
-    return RowOrigin(before.rows, pack_bits(bits), missing)
+    return RowOrigin(before.rows, pack_bits(bits), missing, before.labels)
 
 
 def _fixed_batches(table: Table, request: RepairRequest, is_changed: np.ndarray[Any, Any]) -> Iterator[pa.RecordBatch]:

@@ -2,7 +2,7 @@
 
 `plan_split` alone decides. Rows with a missing cell in a used column are skipped first, then the other rows are split.
 Sizes and shuffling are those of `datasets.Dataset.train_test_split`, except that a product such as 0.1 x 30 counts as
-3 and not as 3.0000000000000004. A dataset with fixes has the split of its original, except for a stratified one.
+3 and not as 3.0000000000000004. A dataset with fixes has the split of its original.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from toolkit.config import Config, DataConfig
 from toolkit.data.examples.renderers import renderer_of
-from toolkit.data.examples.stratified_split import answer_codes, stratified_indices
+from toolkit.data.examples.stratified_split import answer_codes, original_answer_codes, stratified_indices
 from toolkit.data.examples.templates import Renderer
 from toolkit.data.table import RowNumbers, RowOrigin, Table, rows_in_words
 from toolkit.errors import DataError, Problem
@@ -66,35 +66,43 @@ def _split_positions(
     if table.held_out:
         return _split_at_test_file(usable, table.rows - table.held_out, seed)
     n_train, n_test = split_sizes(len(usable), data.train_size, data.test_size)
-    if data.stratify:
-        codes = answer_codes(table, renderer.stub_template.columns)
-        return stratified_indices(codes[usable], n_train, n_test, seed)
+    codes = answer_codes(table, renderer.stub_template.columns)[usable] if data.stratify else None
     if table.origin is not None:
-        kept = _split_as_original(table.origin, data, usable, renderer.columns_required, (n_train, n_test))
+        kept = _split_as_original(table.origin, data, usable, renderer, (n_train, n_test))
         if all(map(len, kept)):
             return kept
+    if codes is not None:
+        return stratified_indices(codes, n_train, n_test, seed)
     return split_indices(len(usable), n_train, n_test, seed)
 
 
 def _split_as_original(
-    origin: RowOrigin, data: DataConfig, usable: RowNumbers, columns: Sequence[str], sizes: tuple[int, int]
+    origin: RowOrigin, data: DataConfig, usable: RowNumbers, renderer: Renderer, sizes: tuple[int, int]
 ) -> tuple[RowNumbers, RowNumbers]:
     """Return the split of the original without the rows that fixes removed: no row changes its side.
 
     Where the settings ask for more rows than a side still has, unused rows are added. sizes: without regard to the
-    original. A side may be empty.
+    original. A side may be empty; both are if the original's split is not known.
     """
     was_usable = np.zeros(origin.rows, dtype=bool)
     was_usable[origin.kept_rows[usable]] = True
-    was_usable[origin.usable_removed_rows(columns)] = True
-    n_train, n_test = split_sizes(int(was_usable.sum()), data.train_size, data.test_size)
-    order = np.flatnonzero(was_usable)[np.random.default_rng(data.train_test_split_seed).permutation(was_usable.sum())]
+    was_usable[origin.usable_removed_rows(renderer.columns_required)] = True
+    before = np.flatnonzero(was_usable)
+    seed, sizes_before = data.train_test_split_seed, split_sizes(len(before), data.train_size, data.test_size)
+    if data.stratify:
+        codes = original_answer_codes(origin, renderer.stub_template.columns)
+        if codes is None:
+            return usable[:0], usable[:0]
+        sides = stratified_indices(codes[before], *sizes_before, seed)
+    else:
+        sides = split_indices(len(before), *sizes_before, seed)
     positions = np.full(origin.rows, -1, dtype=np.int64)
     positions[origin.kept_rows[usable]] = np.arange(len(usable))
-    test, train, unused = (part[part >= 0] for part in np.split(positions[order], [n_test, n_test + n_train]))
+    train, test = (found[found >= 0] for found in (positions[before[side]] for side in sides))
+    unused = np.setdiff1d(np.arange(len(usable)), np.concatenate([train, test]))
     for_train, for_test = max(0, sizes[0] - len(train)), max(0, sizes[1] - len(test))
-    more_train, more_test, _ = np.split(unused, [for_train, for_train + for_test])
-    return np.concatenate([train, more_train]), np.concatenate([test, more_test])
+    more = np.split(np.random.default_rng(seed).permutation(unused), [for_train, for_train + for_test])
+    return np.concatenate([train, more[0]]), np.concatenate([test, more[1]])
 
 
 def _split_at_test_file(usable: RowNumbers, first_test_row: int, seed: int) -> tuple[RowNumbers, RowNumbers]:

@@ -50,7 +50,11 @@ def show_split_bar(table: Table, config: Config) -> None:
     st.plotly_chart(
         _bar_figure(parts), config={"staticPlot": True}, key="split_bar", alt=_describe_parts(parts), height=34
     )
-    st.caption(_describe_parts(parts) + (f" · {KEPT_SIDES}" if table.origin and not config.data.stratify else ""))
+    st.caption(_describe_parts(parts) + (f" · {KEPT_SIDES}" if _keeps_sides(table, config) else ""))
+
+
+def _keeps_sides(table: Table, config: Config) -> bool:
+    return table.origin is not None and not table.held_out and (not config.data.stratify or bool(table.origin.labels))
 
 
 def count_split_rows(table: Table, config: Config) -> tuple[int, int]:
