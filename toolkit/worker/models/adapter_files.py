@@ -30,6 +30,7 @@ from toolkit.worker.models.adapter_settings import (
     AdapterFile,
     AdapterWeights,
     check_adapter_keys,
+    owns_parameter,
 )
 
 ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
@@ -127,8 +128,11 @@ def adapter_from_training(
 
     trained_weights: by the names that they have in training. Raises EngineError if it is not a plain LoRA adapter.
     """
-    if any(".base_layer.lora_" in name or ".experts.lora_" in name for name in trained_weights):
-        message = "This checkpoint holds adapters of experts, and can't be asked on its own."
+    marked = _modules_marked(trained_weights, r"\.lora_(?:A|embedding_A)\.")
+    parameters = config.lora.target_parameters or ()
+    plain = [name for name in marked if not owns_parameter(re.sub(r"(\.base_layer)+$", "", name), parameters)]
+    if any(name.endswith((".base_layer", ".experts")) for name in plain):
+        message = "This checkpoint holds adapters of experts that all-linear chose, and can't be asked on its own."
         raise EngineError(message, "Ask the run's adapter, once it is saved.")
     weights = {saved_weight_name(name): weight for name, weight in trained_weights.items()}
     lora = library_arguments.lora_args(config)
@@ -136,7 +140,7 @@ def adapter_from_training(
     # full module names instead of the settings' short ones, layers and patterns: the names say what was trained
     settings |= {
         "peft_type": "LORA",
-        "target_modules": _modules_marked(trained_weights, r"\.lora_(?:A|embedding_A)\."),
+        "target_modules": plain,
         "modules_to_save": _modules_marked(trained_weights, r"\.modules_to_save\.") or None,
         "layers_to_transform": None,
         "layers_pattern": None,

@@ -78,8 +78,7 @@ def _is_own_key(chosen: AdapterFile, name: str) -> bool:
         target, nested, part = lora.groups()
         if nested or not (_is_listed(target, chosen.target_modules) or _is_tied(chosen, target, chosen.target_modules)):
             # the wrappers of several parameters of one module, such as those of experts, are nested
-            owners = [parameter.rpartition(".")[0] for parameter in chosen.target_parameters or ()]
-            return part != "lora_magnitude_vector" and ("" in owners or _is_listed(target, owners))
+            return part != "lora_magnitude_vector" and owns_parameter(target, chosen.target_parameters or ())
         return part != "lora_magnitude_vector" or chosen.use_dora
     if path.endswith(ROWS_MARK):
         return bool(_trained_token_ids(chosen, path.removesuffix(ROWS_MARK)))
@@ -90,6 +89,12 @@ def _is_own_key(chosen: AdapterFile, name: str) -> bool:
     if leaf == "weight" and plain != module:
         return is_embedding(plain) and _is_own_key(chosen, f"{PEFT_PREFIX}{plain}.lora_A.weight")
     return is_saved_whole(chosen, module)
+
+
+def owns_parameter(module: str, parameters: Iterable[str]) -> bool:
+    """Return whether one of the parameters, by their full names or the ends of them, may belong to the module."""
+    owners = [parameter.rpartition(".")[0] for parameter in parameters]
+    return "" in owners or _is_listed(module, owners)
 
 
 def is_saved_whole(chosen: AdapterFile, module: str) -> bool:
