@@ -18,6 +18,9 @@ from toolkit.errors import DataError
 ROLES = {
     "system": "system", "developer": "system", "systeminstruction": "system",
     "user": "user", "human": "user", "prompter": "user", "customer": "user",
+    "patient": "user", "student": "user", "seeker": "user", "caller": "user",
+    "doctor": "assistant", "therapist": "assistant", "counselor": "assistant", "counsellor": "assistant",
+    "tutor": "assistant", "teacher": "assistant", "supporter": "assistant",
     "end-user": "user", "end_user": "user", "enduser": "user", "end user": "user", "visitor": "user", "client": "user",
     "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant",
     "ai": "assistant", "chatbot": "assistant", "agent": "assistant",
@@ -47,6 +50,8 @@ _KNOWN_KEYS = frozenset((*ROLE_KEYS, *CONTENT_KEYS, *TRAIN_KEYS, *REASONING_KEYS
 _TEXT_TYPES = (None, "text", "input_text", "output_text")
 _REASONING_TYPES = ("thinking", "reasoning")
 _YES, _NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
+_SPOKEN = re.compile(r"\s*([^\W\d_]{2,12})\s?:\s+(.+)", re.DOTALL)
+"""A text behind the role of its speaker: "Doctor: How are you?"."""
 _BLANK: tuple[Any, ...] = (None, "", [], {})
 
 
@@ -73,6 +78,10 @@ def expand_pairs(messages: Sequence[Any]) -> list[Any]:
     Of a list of texts, the user says the first one, the assistant the next one, and so on.
     """
     if len(messages) > 1 and all(isinstance(each, str) for each in messages):
+        said = [_SPOKEN.fullmatch(each) for each in messages]
+        roles = [ROLES.get(match.group(1).casefold()) for match in said if match]
+        if len(roles) == len(messages) and None not in roles:
+            return [{"role": role, "content": match.group(2)} for role, match in zip(roles, said, strict=True) if match]
         return [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(messages)]
     found: list[Any] = []
     for each in chain.from_iterable(map(expand_tool_parts, map(_read_langchain, messages))):

@@ -380,3 +380,20 @@ def test_messages_of_persons_without_a_role_are_joined_for_a_chosen_one_only(ope
     table = open_bytes((BROUGHT / "i17_telegram_export.json").read_bytes(), "json")
     assert all(offer.options.answered_by for offer in table.offers if offer.options.join_messages)
     assert "Each row is a single message" in suggest_for_table(table).notes[0]
+
+
+@pytest.mark.parametrize("name", ["label", "kto_tag", "is_good"])
+def test_conversations_that_are_marked_as_bad_are_skipped(open_bytes: Opener, name: str) -> None:
+    rows = [{"messages": [USER, {**ANSWER, "content": f"ho {at}"}], name: at % 2 == 0} for at in range(8)]
+    table = open_bytes("\n".join(map(json.dumps, rows)), "json")
+    assert (suggest_for_table(table).messages, table.missing["messages"]) == ("messages", 4)
+    assert f"Rows with a false '{name}' are skipped: their answers are marked as bad." in table.notices
+    good = [{**row, name: True} for row in rows]
+    assert open_bytes("\n".join(map(json.dumps, good)), "json").missing["messages"] == 0
+
+
+def test_doctors_and_texts_behind_roles_are_read(open_bytes: Opener) -> None:
+    spoken = [{"utterances": [f"Patient: {ASKED}", f"Doctor: {ANSWERED}"]}] * 3
+    assert said(turns_of(open_bytes("\n".join(map(json.dumps, spoken)), "json"))) == PAIR
+    named = [{"dialog": [{"role": "patient", "content": ASKED}, {"role": "doctor", "content": ANSWERED}]}] * 3
+    assert said(turns_of(open_bytes("\n".join(map(json.dumps, named)), "json"))) == PAIR

@@ -1,4 +1,4 @@
-"""Quotes behind backslashes, as Spark and MySQL write them: refused as CSV, and read in one click."""
+"""Quotes behind backslashes, as Spark and MySQL write them, read in one click; spaces around delimiters."""
 
 from __future__ import annotations
 
@@ -33,3 +33,17 @@ def test_without_equal_rows_it_is_not_offered(open_bytes: Opener) -> None:
     with pytest.raises(UnreadableError) as refused:
         open_bytes(ROWS + "a,b,c\n")
     assert all("inside a cell" not in offer.label for offer in refused.value.offers)
+
+
+@pytest.mark.parametrize("delimiter", [", ", "; ", " | "])
+def test_spaces_at_every_delimiter_are_no_part_of_the_cells(open_bytes: Opener, delimiter: str) -> None:
+    rows = [("question", "answer", "id"), *((f"Where is lamp {at}?", f"In aisle {at}.", str(at)) for at in range(6))]
+    table = open_bytes("\n".join(map(delimiter.join, rows)))
+    assert [tuple(row.values()) for row in table.page(0, 6)] == rows[1:]
+    assert "Every delimiter has spaces around it: they are no part of the cells." in table.notices
+
+
+@pytest.mark.parametrize("rows", [["a, b", "c,d", "e, f"], ["one", "two", "three"], ["a,  b", "c,  d", "e,  f"]])
+def test_other_spaces_are_kept(open_bytes: Opener, rows: list[str]) -> None:
+    table = open_bytes("\n".join(["question,answer" if "," in rows[0] else "text", *rows]))
+    assert [",".join(map(str, row.values())) for row in table.page(0, 3)] == rows

@@ -26,6 +26,8 @@ MAX_TITLE_LINES = 10
 """Lines above the header that are recognized as a title."""
 MIN_ROWS_BELOW_TITLE = 10
 """Rows of equal width that show that a line above them is a title, if nothing else does."""
+MIN_PADDED_ROWS = 2
+"""Rows, besides the header, whose cells show whether delimiters have spaces around them."""
 _NUMBER = re.compile(r"[-+]?[\d.,]+%?")
 _SPACED_QUOTE = re.compile(r" +\"")
 _RULER = re.compile(r"\s*:?[-=_+]{2,}:?\s*")
@@ -39,6 +41,8 @@ _ESCAPED_QUOTE = re.compile(r'(?<!\\)((?:\\\\)*)\\"')
 class CsvLayout:
     """title_lines: rows above the header; skips_spaces: whether spaces in front of a cell are ignored.
 
+    padding: the delimiter with the spaces around it, if these are no part of the cells.
+
     quotes_are_text: whether quotes enclose no cells; drawn: the table that the lines draw;
     ends_with: what stands at the end of each line and is ignored; offers: other ways to read the file.
     """
@@ -46,6 +50,7 @@ class CsvLayout:
     delimiter: str
     title_lines: int = 0
     skips_spaces: bool = False
+    padding: str = ""
     quotes_are_text: bool = False
     drawn: DrawnTable | None = None
     ends_with: str = ""
@@ -71,11 +76,14 @@ def detect_layout(sample: str, options: ReadOptions, declared: str | None, *, wh
     rows = _sample_records(sample, delimiter)
     titles = count_title_rows(rows) if options.header_row is None else max(0, options.header_row - 1)
     skips = has_spaces_before_quotes(sample, delimiter)
+    padding = "" if options.delimiter or skips else _padding(sample, rows[titles:], delimiter, whole=whole)
     notices = delimiter_notice(delimiter, chosen=options.delimiter is not None)
     if ends_with:
         notices.append("Every line ends with a semicolon after its last cell; it was ignored.")
     if skips:
         notices.append("Spaces in front of quoted cells were ignored.")
+    if padding:
+        notices.append("Every delimiter has spaces around it: they are no part of the cells.")
     notices += title_notice(titles)
     offers = delimiter_offers(sample, delimiter, options, likely)
     if titles and options.header_row is None:
@@ -83,7 +91,23 @@ def detect_layout(sample: str, options: ReadOptions, declared: str | None, *, wh
         offers.append(Offer("The first line has the column names", replace(options, header_row=1), names))
     elif not declared:
         offers += missing_header_offers(rows if whole else rows[:-1], options)
-    return CsvLayout(delimiter, titles, skips, quotes_are_text, None, ends_with, tuple(notices), tuple(offers))
+    skips = skips or padding != ""
+    return CsvLayout(delimiter, titles, skips, padding, quotes_are_text, None, ends_with, tuple(notices), tuple(offers))
+
+
+def _padding(sample: str, rows: Sequence[CsvRow], delimiter: str, *, whole: bool) -> str:
+    """Return the delimiter with its spaces if they stand at every one of the sample: "a, b" or "a | b"; else ""."""
+    filled = [row for row in (rows if whole else rows[:-1]) if row]
+    cells = [cell for row in filled for cell in row[1:]]
+    if (
+        delimiter == "\t"
+        or not cells
+        or len(filled) <= MIN_PADDED_ROWS
+        or not all(cell[:1] == " " != cell[1:2] for cell in cells)
+    ):
+        return ""
+    before = [cell for row in filled for cell in row[:-1]]
+    return f" {delimiter} " if '"' not in sample and all(cell[-1:] == " " for cell in before) else f"{delimiter} "
 
 
 def _line_end(sample: str, *, whole: bool) -> str:

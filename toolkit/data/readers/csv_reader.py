@@ -328,6 +328,8 @@ def _records(file: Iterable[str], layout: CsvLayout) -> Iterator[tuple[int, list
     """Yield for each record the line on which it starts, its cells, and whether it spans several lines."""
     if layout.ends_with:
         file = (line.rstrip("\r\n").removesuffix(layout.ends_with) + "\n" for line in file)
+    if layout.padding.startswith(" "):
+        file = (line.replace(layout.padding, layout.delimiter) for line in file)
     reader = csv.reader(
         file,
         delimiter=layout.delimiter,

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from toolkit.data.chat_messages import ROLE_KEYS, written_role
 from toolkit.data.conversations import CHAT_KEYS, TOOL_KEYS, ChatColumns, is_blank_cell, is_chat, is_conversation_name
-from toolkit.data.examples.column_names import normalize_column_name
+from toolkit.data.examples.column_names import VERDICTS, normalize_column_name
 from toolkit.data.examples.column_suggestion import suggest_columns
 from toolkit.data.examples.prompt_columns import FALSE_VALUES
 from toolkit.data.examples.templates import make_renderer
@@ -126,7 +126,7 @@ def find_join(
         (_join_found(compared, columns, side) if compared else None)
         or _join_preference(names, side, rows)
         or _join_prompt_and_answer(columns, names, chats, side, rows)
-        or _join_side_columns(chats, side)
+        or _join_side_columns(chats, side, None if "chosen" in chats else _false_column(columns, names, rows))
         or (None if chats or answered_by is None else _join_speakers(columns, filled, rows, answered_by))
         or (None if chats else _join_other(columns, filled, side, rows))
         or _join_pair(columns, names, chats, side, rows)
@@ -216,20 +216,22 @@ def _join_prompt_and_answer(
     unused = [names[name] for name in _REJECTED_NAMES if name in names]
     notice = f"Each conversation is '{prompt}' with the answer in '{answer}'; only this answer is trained."
     notice += f" The answers in '{unused[0]}' are not used." if unused else ""
-    notice += f" Rows with a false '{verdict}' are skipped: their answers are marked as bad." if verdict else ""
+    notice += f" {_verdict_notice(verdict)}" if verdict else ""
     return ConversationJoin(JOINED_COLUMN, (prompt, answer, *side.names, *([verdict] if verdict else [])), join, notice)
 
 
-def _join_side_columns(chats: Mapping[str, str], side: _SideColumns) -> ConversationJoin | None:
-    """A conversation with its system text, tools or earlier turns in other columns."""
+def _join_side_columns(chats: Mapping[str, str], side: _SideColumns, verdict: str | None) -> ConversationJoin | None:
+    """A conversation with its system text, tools or earlier turns in other columns, or with KTO's label."""
     main = [column for name, column in chats.items() if name in CHAT_KEYS] or [
         column for column in chats.values() if column not in side.names
     ]
-    if not main or not side.names:
+    if not main or not (side.names or verdict):
         return None
     column = main[0]
 
     def join(row: TableRow) -> str | None:
+        if verdict is not None and (row.get(verdict) or "").strip().casefold() in FALSE_VALUES:
+            return None
         loaded = load_cell(row.get(column))
         messages = find_listed_messages(loaded)
         if messages is None:
@@ -237,8 +239,13 @@ def _join_side_columns(chats: Mapping[str, str], side: _SideColumns) -> Conversa
         inner = next((loaded[key] for key in TOOL_KEYS if loaded.get(key)), None) if isinstance(loaded, dict) else None
         return _with_tools([*_side_messages(row, side, messages), *messages], _side_tools(row, side) or inner)
 
-    notice = f"The conversations in '{column}' include {side.words}."
-    return ConversationJoin(column, (column, *side.names), join, notice)
+    told = [f"The conversations in '{column}' include {side.words}."] if side.names else []
+    told += [_verdict_notice(verdict)] if verdict else []
+    return ConversationJoin(column, (column, *side.names, *([verdict] if verdict else [])), join, " ".join(told))
+
+
+def _verdict_notice(column: str) -> str:
+    return f"Rows with a false '{column}' are skipped: their answers are marked as bad."
 
 
 def _join_pair(
@@ -366,7 +373,9 @@ def _are_messages_or_texts(column: str, rows: Sequence[TableRow]) -> bool:
 
 
 def _false_column(columns: Sequence[str], names: Mapping[str, str], rows: Sequence[TableRow]) -> str | None:
-    """Return KTO's column that says which completions are bad."""
-    column = names.get("label")
-    cells = {(row.get(column) or "").strip().casefold() for row in rows} if column is not None else set()
-    return column if column is not None and cells <= {"true", "false", ""} and "false" in cells else None
+    """Return KTO's column that says which answers are bad."""
+    for name in sorted(VERDICTS & names.keys()):
+        cells = {(row.get(names[name]) or "").strip().casefold() for row in rows} - {""}
+        if cells == {"true", "false"}:
+            return names[name]
+    return None
