@@ -105,6 +105,14 @@ def test_a_study_starts_from_the_studies_page(folder: Path) -> None:
     assert "Press **Try several values**" not in words(app)
 
 
+def test_a_study_starts_from_the_form_as_well(folder: Path) -> None:
+    app = checked(page("lora").button(key="turn_study_on").click().run())
+    assert "turn_study_on" not in {entry.key for entry in app.button}
+    assert "Press **Try several values**" in words(app)
+    app = checked(app.button(key="several:lora.r").click().run())
+    assert "Enter two or more values." in words(app)  # in the same place, so that the page does not jump
+
+
 def test_start_with_defaults_queues_one_run_and_opens_it(folder: Path) -> None:
     app = page()
     app.text_input(key="run_name").set_value("my *first* run").run()

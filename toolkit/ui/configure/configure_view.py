@@ -83,6 +83,16 @@ def _draw_section(entry: form_layout.FormSection, reviewed: DraftReview) -> None
     with st.container(gap=None):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.header(entry.title, anchor=False, width="stretch")
+            if workspace.current_setting("ablation.use_ablate") is not True and entry.key != "study":
+                st.button(
+                    "Try several values",
+                    icon=":material/stacks:",
+                    type="tertiary",
+                    key="turn_study_on",
+                    help="Set up a study: give settings several values, and read afterwards which of them matter.",
+                    on_click=workspace.set_setting,
+                    args=("ablation.use_ablate", True),
+                )
             # disabled instead of hidden, so that the page does not jump when the first setting is changed
             st.button(
                 "Reset section",
@@ -94,10 +104,11 @@ def _draw_section(entry: form_layout.FormSection, reviewed: DraftReview) -> None
                 args=(paths,),
             )
         st.caption(entry.lead)
-    if workspace.current_setting("ablation.use_ablate") is True and not workspace.current_grid():
-        st.info(
-            "Press **Try several values** next to a setting. Every combination becomes a run.", icon=":material/stacks:"
-        )
+    if workspace.current_setting("ablation.use_ablate") is True:
+        # one sentence instead of the other, so that the page does not jump when the first setting gets several values
+        first = "Press **Try several values** next to a setting."
+        what = "Enter two or more values." if workspace.current_grid() else first
+        st.info(f"{what} Every combination becomes a run.", icon=":material/stacks:")
     if entry.key in model_picker.MODEL_SECTIONS:
         model_picker.draw_model_picker(reviewed)
     form.render_section(entry.key, reviewed.problems, meanings=_describe_auto_values(reviewed))
