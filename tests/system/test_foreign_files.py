@@ -28,6 +28,7 @@ ALLOWED = (
     -(2**63) + 1,
     1.5e300,
     {"model_max_length": int(1e30)},
+    {"model_max_length": 10**30},
     "\\ud800 as text is fine",
     "\U0001f600 ä",
     {"a": [1, {"b": None}]},

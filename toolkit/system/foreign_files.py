@@ -25,8 +25,8 @@ MAX_JSON_PARTS = 200_000
 MAX_LARGE_JSON_PARTS = 4_000_000
 """For files that hold something for each row of a dataset or each word of a model."""
 MAX_JSON_INTEGER = 2**63 - 1
-NO_LENGTH_LIMIT = int(1e30)
-"""transformers writes it as the longest text of nearly every tokenizer, which has no limit of its own."""
+NO_LENGTH_LIMITS = (int(1e30), 10**30)
+"""The longest text of a tokenizer without a limit: as transformers writes it, and as people do."""
 _SUSPICIOUS = re.compile(rb"[0-9]{19}|[0-9][eE]\+?[0-9]|\\u[dD][89a-fA-F]")
 """A number that may be too large, or half of a character, which its other half need not follow."""
 
@@ -135,7 +135,7 @@ def _check_values(value: Any) -> None:
 
 
 def _check_value(value: Any) -> None:
-    if isinstance(value, int) and value != NO_LENGTH_LIMIT and not -MAX_JSON_INTEGER <= value <= MAX_JSON_INTEGER:
+    if isinstance(value, int) and value not in NO_LENGTH_LIMITS and not -MAX_JSON_INTEGER <= value <= MAX_JSON_INTEGER:
         raise ValueError(f"the number {str(value)[:20]}... is too large")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("a number is too large")

@@ -166,3 +166,26 @@ def test_the_forecast_sees_a_chat_template_where_the_tokenizer_does(
     config = Config.model_validate({"model": {"hf_model_ckpt": str(copy)}})
     assert find_chat_template(config) is chat
     assert bool(load_tokenizer(config).chat_template) is chat
+
+
+@pytest.mark.parametrize(("ends", "special"), [(1, True), ([1, 5], True), (1, False), (None, True), ([], True)])
+def test_a_tokenizer_without_an_end_takes_that_of_its_model(copy: Path, ends: Any, special: bool) -> None:
+    """Folders with a tokenizer.json alone have it in config.json only; an id of a word is not taken for it."""
+    from tokenizers import Tokenizer
+
+    from toolkit.worker.models.load import load_tokenizer
+    from toolkit.worker.models.tokenizer_files import save_tokenizer
+
+    word = Tokenizer.from_file(str(copy / "tokenizer.json"))
+    end = json.loads((copy / "config.json").read_text())["eos_token_id"]
+    other = next(number for number in range(50, 99) if number not in word.get_added_tokens_decoder())
+    first = end if special else other
+    wanted = {1: first}.get(ends, ends) if not isinstance(ends, list) else [{1: first}.get(one, one) for one in ends]
+    change_json(copy / "config.json", eos_token_id=wanted)
+    (copy / "tokenizer_config.json").unlink()
+    tokenizer = load_tokenizer(Config.model_validate({"model": {"hf_model_ckpt": str(copy)}}))
+    found = special and ends in (1, [1, 5])
+    assert tokenizer.eos_token_id == (end if found else None)
+    if found:
+        save_tokenizer(tokenizer, copy / "saved")
+        assert json.loads((copy / "saved" / "tokenizer_config.json").read_text())["eos_token"] == tokenizer.eos_token

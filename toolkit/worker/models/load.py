@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -32,7 +33,7 @@ from toolkit.settings.device_defaults import ComputeDevice
 from toolkit.system.printable import format_plural
 from toolkit.worker.models import library_arguments
 from toolkit.worker.models.architecture import BAD_MODEL
-from toolkit.worker.models.folder import first_error_line, resolve_model_folder
+from toolkit.worker.models.folder import first_error_line, read_model_settings, resolve_model_folder
 from toolkit.worker.models.tokenizer_files import read_tokenizer
 
 _LOAD_ERRORS = (
@@ -77,11 +78,25 @@ def load_tokenizer(config: Config, folder: Path | None = None) -> PreTrainedToke
             f"The tokenizer of '{config.model.hf_model_ckpt}' is a {type(tokenizer).__name__}, which is none alone."
         )
         raise ToolkitError(message, "Choose a causal language model with a tokenizer of its own.", BAD_MODEL)
+    is_model = (source / "config.json").is_file()  # an adapter's folder has none
+    if is_model and tokenizer.eos_token_id is None:
+        _take_end_of_model(tokenizer, read_model_settings(source).get("eos_token_id"))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if (source / "config.json").is_file():  # an adapter's folder has none
+    if is_model:
         _VOCABULARY_SIZES[tokenizer] = read_vocabulary_size(source)
     return tokenizer
+
+
+def _take_end_of_model(tokenizer: PreTrainedTokenizerBase, ends: Any) -> None:
+    """Set the EOS token to the first of the model's ends: a tokenizer without tokenizer_config.json names none.
+
+    Only a special token is taken: a wrong id would be that of a word.
+    """
+    first = ends[0] if isinstance(ends, list) and ends else ends
+    found = tokenizer.added_tokens_decoder.get(first) if type(first) is int else None
+    if found is not None and found.special:
+        tokenizer.eos_token = found.content
 
 
 def vocabulary_size_of(tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -108,7 +108,8 @@ def tokenize_examples(
     example.
     """
     if tokenizer.eos_token_id is None:
-        raise ToolkitError("The tokenizer has no end-of-sequence token.", "Choose a model whose tokenizer has one.")
+        hint = "Name it as eos_token in the model's tokenizer_config.json, or choose a model whose tokenizer has one."
+        raise ToolkitError("The tokenizer has no end-of-sequence token.", hint)
     if batch[0].turns:
         encoded = encode_conversations(tokenizer, [example.turns for example in batch])
         return [_from_sequences(*sequences) for sequences in encoded]
