@@ -117,7 +117,9 @@ def suggest_columns(
         verdict = None
     if verdict is not None:
         notes += (note_bad_answers(verdict, rows),)
-    sure = sure and not any(one.is_flag and not names.match_name(one.name, names.OUTCOMES) for one in answers)
+    sure = sure and not any(
+        (one.is_flag or one.is_mark) and not names.match_name(one.name, names.OUTCOMES) for one in answers
+    )
     if verdict is None and (reversed_pairs := _reverse_pairs(found, answers, pairs)):
         notes += (f"The text in '{reversed_pairs[0][1].strip('{}')}' may be what the model reads or what it writes.",)
         pairs, sure = [*reversed_pairs, *(pairs or _pair_texts(found, answers))], False
@@ -236,7 +238,9 @@ def _may_be_reversed(prompt: NamedColumn, answer: NamedColumn) -> bool:
 
 
 def _flags(good: Sequence[NamedColumn]) -> list[NamedColumn]:
-    found = [one for one in good if one.is_flag and not names.is_metadata_name(one.name)]
+    """Return the columns of 0 and 1, also one such as "is_toxic", which may be metadata as well."""
+    flags = [one for one in good if one.is_flag or (one.is_mark and one.content.lower_values <= {"true", "false"})]
+    found = [one for one in flags if one.is_mark or not names.is_metadata_name(one.name)]
     return found if find_named(good, names.TEXTS | names.REQUESTS) else []
 
 

@@ -56,6 +56,11 @@ class NamedColumn:
         return {value.removesuffix(".0") for value in self.content.lower_values} == {"0", "1"}
 
     @property
+    def is_mark(self) -> bool:
+        """Whether the name is that of a mark on the row, such as "is_toxic"."""
+        return self.name.startswith(("is ", "has "))
+
+    @property
     def names_choice(self) -> bool:
         """Whether the cells are letters of choices."""
         values = self.content.lower_values
