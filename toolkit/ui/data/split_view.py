@@ -17,7 +17,7 @@ from toolkit.system.printable import format_plural
 MIN_LABELED_SHARE = 0.12
 """Share of the bar from which a part has room for its name."""
 
-KEPT_SIDES = "Rows keep their side of the split before the fixes, so runs before and after can be compared."
+KEPT_SIDES = "Each row stays in the set that it was in before the fixes, so runs before and after can be compared"
 
 
 def usable_rows(table: Table, config: Config) -> int:
