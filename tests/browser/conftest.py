@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwrig
 
 from tests.browser.server import CHROMIUM, FLAGS, Server, start_server, stop_everything
 
-expect.set_options(timeout=30_000)  # a busy machine may take long; what is there is seen at once
+expect.set_options(timeout=60_000)  # a busy machine may take long; what is there is seen at once
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,7 +50,7 @@ def browser(driver: Playwright) -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, server: Server) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(60_000)
     tab = context.new_page()
     tab.goto(server.link())
     yield tab
