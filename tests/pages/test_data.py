@@ -230,7 +230,7 @@ def test_the_uploader_states_its_limit_and_the_alternative(stage: Stage) -> None
 
 def test_a_test_file_can_be_uploaded_while_the_split_sizes_are_invalid(stage: Stage) -> None:
     app = _upload(stage, "mine.csv", b"question,answer\n" + b"1,one\n2,two\n" * 5)
-    app.text_input(key="field:data.test_size").set_value("2").run()
+    next(box for box in app.text_input if str(box.key).startswith("field:data.test_size")).set_value("2").run()
     (box,) = [entry for entry in app.file_uploader if entry.label.startswith("A file with")]
     app = stage.checked(box.upload("held.csv", b"question,answer\n3,one\n", "text/csv").run())
     assert _data(stage)["test_path"].endswith("held.csv")
