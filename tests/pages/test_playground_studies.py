@@ -170,6 +170,20 @@ def test_the_importance_of_each_setting_and_an_interaction_are_shown(stage: Stag
     assert all(0 <= share < 5 for share in importance["Importance"])
 
 
+def test_the_best_of_a_study_of_one_seed_are_repeated_in_one_click(stage: Stage) -> None:
+    for rank, right in ((4, 40), (8, 90), (16, 80), (32, 50)):
+        config = {"lora": {"r": rank}, "ablation": {"study_name": "ranks"}}
+        run = stage.finished(f"r {rank}", study="ranks", settings={"lora.r": rank}, config=config, adapter=False)
+        add_answers(run, right)
+    app = stage.checked(button(stage.page("studies"), "Repeat the best").click().run())
+    app = stage.checked(app.switch_page("pages/configure.py").run())
+    text = words(app).replace("\u00a0", " ")
+    assert "4 combinations × 3 seeds = 12 runs. 4 of them are trained or queued already" in text
+    assert button(app, "Start 4 runs"), "the better two with two more seeds"
+    saved = json.loads((stage.folder / "draft.json").read_text())
+    assert saved["grid"] == {"lora.r": [4, 8, 16, 32]} and saved["draft"]["ablation"]["prune_losers"] is True
+
+
 def test_the_study_of_more_data_is_set_up_in_one_click(stage: Stage) -> None:
     stage.finished("alone")
     app = stage.checked(button(stage.page("studies"), "Will more data help?").click().run())

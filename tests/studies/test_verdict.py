@@ -186,6 +186,22 @@ def test_an_open_setting_says_how_many_seeds_would_tell() -> None:
     assert f"about {finding.seeds_needed} seeds would tell" in say(study)
 
 
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        ("exact_match", "; to tell, it takes more than 12 test rows, not more seeds, or test loss as the objective)"),
+        ("eval_loss", "; even 50 seeds would not tell)"),
+    ],
+)
+def test_an_open_setting_that_no_number_of_seeds_would_tell_says_what_would(objective: str, words: str) -> None:
+    study = make_study({RANK: [4, 8]}, lambda s: 0.5 + 0.1 * (s[RANK] == 8), rows=12, objective=objective)
+    if objective == "eval_loss":  # results that scatter more than they differ
+        study = replace(
+            study, outcomes=tuple(replace(one, value=float(at**2)) for at, one in enumerate(study.outcomes))
+        )
+    assert words in say(study)
+
+
 def test_while_runs_are_missing_the_verdict_is_said_to_be_so_far() -> None:
     study = make_study({RANK: [4, 8]}, lambda s: 0.6, rows=40, unfinished=(4, 5), noise=0.3)
     assert "so far)" in say(study)

@@ -7,6 +7,7 @@ import io
 from typing import Any
 
 from toolkit.evaluation.download import escape_formula
+from toolkit.evaluation.statistics.paired_trials import MAX_SEEDS_ADVISED
 from toolkit.settings.form_layout import describe_value, name_setting
 from toolkit.studies.expectations import HonestScore
 from toolkit.studies.interactions import Interaction
@@ -95,10 +96,9 @@ def _describe_finding(study: Study, finding: AxisFinding) -> str:
     shown = finding.shown
     better, worse = (describe_value(finding.path, value) for value in (shown.better, shown.worse))
     if finding.verdict == "matters":
-        change = _format_change(study, shown)
         return (
-            f"{label} matters: {better} instead of {worse} gives {change} {name_objective(study)} "
-            f"({_format_interval(study, shown)}, {_describe_basis(study, shown)})."
+            f"{label} matters: {better} instead of {worse} gives {_format_change(study, shown)} "
+            f"{name_objective(study)} ({_format_interval(study, shown)}, {_describe_basis(study, shown)})."
         )
     if finding.verdict == "noise":
         return f"{label} is within noise ({better} against {worse}: {_format_interval(study, shown)})."
@@ -126,7 +126,10 @@ def _describe_open(study: Study, finding: AxisFinding, better: str, worse: str) 
         return f"{so_far} so far"
     if finding.seeds_needed is not None:
         return f"{so_far}; about {finding.seeds_needed} seeds would tell"
-    return f"{so_far}; to tell, it takes more than {format_plural(shown.rows, 'test row')}, not more seeds"
+    if not study.measured.by_row:
+        return f"{so_far}; even {MAX_SEEDS_ADVISED} seeds would not tell"
+    rows = format_plural(shown.rows, "test row")
+    return f"{so_far}; to tell, it takes more than {rows}, not more seeds, or test loss as the objective"
 
 
 def _format_change(study: Study, shown: ValueComparison) -> str:

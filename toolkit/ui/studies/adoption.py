@@ -1,4 +1,4 @@
-"""What is done with the verdict of a study: its values on the Configure page, or a run with them on all rows."""
+"""What follows from a verdict: its values on Configure, a run with them on all rows, or more seeds for the best."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from toolkit.runs.status import UNFINISHED
 from toolkit.settings.draft import replace_setting
 from toolkit.studies.methods.whole_data import plan_whole_data_run, start_whole_data_run
 from toolkit.studies.outcomes import Study, has_value
+from toolkit.studies.plan import DEFAULT_SEEDS
 from toolkit.studies.verdict import StudyVerdict
 from toolkit.studies.words import format_result, name_objective
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text
+from toolkit.ui.forms.form import open_setting
 from toolkit.ui.frame import page
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.review import describe_settings
@@ -34,8 +36,33 @@ def draw_adoption(study: Study, verdict: StudyVerdict, values: Mapping[str, Any]
             on_click=_adopt_values,
             args=(study, values),
         )
-        if not any(outcome.state in UNFINISHED for outcome in study.outcomes) and _can_train_whole_data(study, values):
+        if any(outcome.state in UNFINISHED for outcome in study.outcomes):
+            return
+        if _can_train_whole_data(study, values):
             _draw_whole_data(study, verdict, values)
+        if study.question.method != "tpe" and len(study.question.seeds) == 1:
+            _draw_repeat_best(study)
+
+
+def _draw_repeat_best(study: Study) -> None:
+    """Draw the button that sets up further seeds for the better combinations of a study of one seed."""
+    pressed = st.button(
+        "Repeat the best",
+        icon=":material/repeat:",
+        key="study_repeat",
+        help=f"Set up this study with {DEFAULT_SEEDS} seeds and successive halving: the better half of combinations "
+        "goes on with each further seed. What is trained is not trained again.",
+    )
+    trained = [outcome.run for outcome in study.outcomes if outcome.run is not None and outcome.value is not None]
+    if pressed and trained:
+        workspace.refresh_workspace()
+        draft = read_run_summary(trained[0]).config
+        changes = {"use_ablate": True, "study_name": study.question.name, "seeds": DEFAULT_SEEDS, "prune_losers": True}
+        for name, value in changes.items():
+            draft = replace_setting(draft, f"ablation.{name}", value)
+        workspace.replace_draft(draft, study.question.axes)
+        open_setting("ablation.use_ablate")
+        page.go_to_page("configure")
 
 
 def _adopt_values(study: Study, values: Mapping[str, Any]) -> None:
