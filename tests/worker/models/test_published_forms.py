@@ -180,12 +180,13 @@ def test_a_tokenizer_without_an_end_takes_that_of_its_model(copy: Path, ends: An
     end = json.loads((copy / "config.json").read_text())["eos_token_id"]
     other = next(number for number in range(50, 99) if number not in word.get_added_tokens_decoder())
     first = end if special else other
+    found = special and ends in (1, [1, 5])
     wanted = {1: first}.get(ends, ends) if not isinstance(ends, list) else [{1: first}.get(one, one) for one in ends]
-    change_json(copy / "config.json", eos_token_id=wanted)
+    change_json(copy / "config.json", eos_token_id=wanted, bos_token_id=first if found else None)
     (copy / "tokenizer_config.json").unlink()
     tokenizer = load_tokenizer(Config.model_validate({"model": {"hf_model_ckpt": str(copy)}}))
-    found = special and ends in (1, [1, 5])
     assert tokenizer.eos_token_id == (end if found else None)
+    assert tokenizer.bos_token_id == tokenizer.eos_token_id, "templates begin with it"
     if found:
         save_tokenizer(tokenizer, copy / "saved")
         assert json.loads((copy / "saved" / "tokenizer_config.json").read_text())["eos_token"] == tokenizer.eos_token

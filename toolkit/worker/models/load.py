@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -34,6 +33,7 @@ from toolkit.system.printable import format_plural
 from toolkit.worker.models import library_arguments
 from toolkit.worker.models.architecture import BAD_MODEL
 from toolkit.worker.models.folder import first_error_line, read_model_settings, resolve_model_folder
+from toolkit.worker.models.older_readers import TOKENIZER_CONFIG_FILE
 from toolkit.worker.models.tokenizer_files import read_tokenizer
 
 _LOAD_ERRORS = (
@@ -79,8 +79,8 @@ def load_tokenizer(config: Config, folder: Path | None = None) -> PreTrainedToke
         )
         raise ToolkitError(message, "Choose a causal language model with a tokenizer of its own.", BAD_MODEL)
     is_model = (source / "config.json").is_file()  # an adapter's folder has none
-    if is_model and tokenizer.eos_token_id is None:
-        _take_end_of_model(tokenizer, read_model_settings(source).get("eos_token_id"))
+    if is_model:
+        _take_tokens_of_model(tokenizer, source)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if is_model:
@@ -88,15 +88,15 @@ def load_tokenizer(config: Config, folder: Path | None = None) -> PreTrainedToke
     return tokenizer
 
 
-def _take_end_of_model(tokenizer: PreTrainedTokenizerBase, ends: Any) -> None:
-    """Set the EOS token to the first of the model's ends: a tokenizer without tokenizer_config.json names none.
-
-    Only a special token is taken: a wrong id would be that of a word.
-    """
-    first = ends[0] if isinstance(ends, list) and ends else ends
-    found = tokenizer.added_tokens_decoder.get(first) if type(first) is int else None
-    if found is not None and found.special:
-        tokenizer.eos_token = found.content
+def _take_tokens_of_model(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Set the missing EOS token to the model's; without a tokenizer_config.json also its BOS. Words are not taken."""
+    settings = read_model_settings(folder)
+    for name in ("eos_token",) if (folder / TOKENIZER_CONFIG_FILE).is_file() else ("eos_token", "bos_token"):
+        ids = settings.get(f"{name}_id")
+        first = ids[0] if isinstance(ids, list) and ids else ids
+        found = tokenizer.added_tokens_decoder.get(first) if type(first) is int else None
+        if getattr(tokenizer, name) is None and found is not None and found.special:
+            setattr(tokenizer, name, found.content)
 
 
 def vocabulary_size_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
