@@ -11,8 +11,10 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from tests.browser.server import Server, start_server, stop_everything
 from toolkit.data.storage.open_table import open_table
 from toolkit.runs.run_dir import RunDir, create_run
 from toolkit.settings.validation import parse_draft
+
+OPENED_AT_ONCE = 10
 
 
 def start_run(save_dir: Path) -> RunDir:
@@ -37,14 +41,22 @@ def start_run(save_dir: Path) -> RunDir:
 
 
 def open_pages(server: Server, run: RunDir, viewers: int) -> list[OpenPage]:
-    """Open the run's page so many times, one after the other."""
-    pages = []
-    for _ in range(viewers):
-        page = OpenPage(server, "runs", f"run={run.id}")
-        page.start()
-        page.ready.wait()
-        pages.append(page)
+    """Open the run's page so many times, ten at a time."""
+    pages = [OpenPage(server, "runs", f"run={run.id}") for _ in range(viewers)]
+    for first in range(0, viewers, OPENED_AT_ONCE):
+        for page in pages[first : first + OPENED_AT_ONCE]:
+            page.start()
+        for page in pages[first : first + OPENED_AT_ONCE]:
+            page.ready.wait()
+        print(f"{min(first + OPENED_AT_ONCE, viewers)} pages are open", file=sys.stderr, flush=True)
     return pages
+
+
+def close_pages(pages: list[OpenPage]) -> None:
+    """Close all at once: each finishes what it is drawing."""
+    with ThreadPoolExecutor(len(pages)) as pool:
+        for done in [pool.submit(page.close) for page in pages]:
+            done.result()
 
 
 def measure(viewers: int, rounds: int, seconds: float, settle: float) -> dict[str, Any]:
@@ -62,8 +74,8 @@ def measure(viewers: int, rounds: int, seconds: float, settle: float) -> dict[st
             pages = open_pages(server, run, viewers)
             time.sleep(settle)
             watched.append(look(run, server, seconds))
-            for page in pages:
-                page.close()
+            print(json.dumps({"alone": alone[-1], "watched": watched[-1]}), file=sys.stderr, flush=True)
+            close_pages(pages)
             time.sleep(settle)
     finally:
         stop_everything(server)
