@@ -38,6 +38,38 @@ def test_a_key_that_is_not_the_adapters_own_is_refused(key: str) -> None:
         check_adapter_keys(chosen, [*own, key])
 
 
+SLOW = "([a-z._]|[a-z._0-9])*!"
+"""A pattern that takes for ever to find that it does not match the name of a module."""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"modules_to_save": [SLOW]},
+        {"modules_to_save": ["("]},
+        {"layers_pattern": SLOW},
+        {"layers_pattern": ["(.*)*x"]},
+        {"rank_pattern": {SLOW: 4}},
+        {"rank_pattern": {"x\\": 4}},
+        {"alpha_pattern": {"(a+)+": 4}},
+        {"target_modules": ["a{1,9}{1,9}"]},
+        {"exclude_modules": ["[a-z]+"]},
+        {"target_parameters": ["a|b"]},
+        {"trainable_token_indices": {"(": [1]}},
+    ],
+)
+def test_a_name_that_is_a_pattern_is_refused(settings: dict[str, Any]) -> None:
+    from pydantic import ValidationError
+
+    from toolkit.worker.models.adapter_settings import AdapterFile
+
+    plain: dict[str, Any] = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
+    with pytest.raises(ValidationError, match="pattern"):
+        AdapterFile(**{**plain, **settings})
+    names = {r"^model\.layers\.0\.mlp.up_proj$": 2, "model.layers.0-1.q_proj": 4, ".q_proj": 1}
+    assert AdapterFile(**plain, rank_pattern=names, modules_to_save=["model.norm"]).rank_pattern == names
+
+
 SAVED_BY_PEFT: tuple[dict[str, Any], ...] = (
     {}, {"target_modules": "all-linear"}, {"layers_to_transform": [1]}, {"bias": "all"}, {"bias": "lora_only"},
     {"target_modules": ["q_proj", "embed_tokens"]}, {"target_modules": ["q_proj", "embed_tokens", "lm_head"]},

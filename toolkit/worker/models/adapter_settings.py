@@ -30,7 +30,11 @@ AdapterWeights = dict[str, torch.Tensor]
 TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, max_length=1_000_000)]
 TokenRows = dict[str, tuple[list[int], torch.Tensor]]
 """Name of an embedding's weight in the base model -> ids of tokens, and their rows."""
-ModuleNames = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=10_000)]
+# PEFT takes many of these for regular expressions: one that backtracks would stop the engine for all
+AdapterModule = Annotated[str, Field(max_length=200, pattern=r"^[\w.-]*$")]
+ModuleNames = Annotated[list[AdapterModule], Field(max_length=10_000)]
+ModulePattern = Annotated[str, Field(max_length=200, pattern=r"^\^?([\w-]|\\?\.)*\$?$")]
+"""The end of a module's name: points may be escaped, and it may be anchored."""
 
 
 class AdapterFile(BaseModel):
@@ -49,12 +53,12 @@ class AdapterFile(BaseModel):
     exclude_modules: ModuleNames | None = None
     # experts are stored as one tensor for all, and PEFT fuses names and ranks of earlier versions for them
     target_parameters: ModuleNames | None = None
-    rank_pattern: dict[str, Annotated[int, Field(ge=1, le=65536)]] = Field({}, max_length=10_000)
-    alpha_pattern: dict[str, Annotated[int | float, Field(ge=0, le=1e6)]] = Field({}, max_length=10_000)
+    rank_pattern: dict[ModulePattern, Annotated[int, Field(ge=1, le=65536)]] = Field({}, max_length=10_000)
+    alpha_pattern: dict[ModulePattern, Annotated[int | float, Field(ge=0, le=1e6)]] = Field({}, max_length=10_000)
     modules_to_save: ModuleNames | None = None
-    trainable_token_indices: TokenIds | Annotated[dict[str, TokenIds], Field(max_length=100)] | None = None
+    trainable_token_indices: TokenIds | Annotated[dict[AdapterModule, TokenIds], Field(max_length=100)] | None = None
     layers_to_transform: list[int] | int | None = None
-    layers_pattern: Annotated[str, Field(max_length=200)] | ModuleNames | None = None
+    layers_pattern: AdapterModule | ModuleNames | None = None
     ensure_weight_tying: bool = False
 
 
