@@ -1,6 +1,6 @@
 """How many runs survive random `kill -9`s of their worker, and whether they end as if nothing had happened.
 
-    python -m benchmarks.kills [--kills 1000] [--seed 1] [--minutes 60] [--json FILE]
+    python -m benchmarks.kills [--kills 1000] [--seed 1] [--slots 1] [--minutes 60] [--json FILE]
 
 A small run of a tiny random model (LoRA with dropout, two accumulated batches a step, evaluations, a checkpoint every
 first to third step) is trained once without any trouble. Then it is trained again and again under the real supervisor,
@@ -8,6 +8,7 @@ while its worker is killed up to twelve times a run: one kill in ten at any mome
 moment drawn uniformly from the second and a half after training has begun. Counted: runs finished, weights and curves
 identical to the bit, and human actions: where two attempts in a row ended before a new checkpoint, a run stands still
 by design, and is resumed as a person would, by one press of Resume.
+With --slots so many runs train side by side, each with kills of its own, and no two may hold the same slot.
 The workers are forks of a process that has imported the libraries: an attempt takes a second instead of ten.
 """
 
@@ -34,9 +35,11 @@ from tests.fakes.fork_server import fork_server
 from tests.fakes.training import draft, events_of, make_run
 from toolkit.lifecycle.launcher import LocalLauncher
 from toolkit.lifecycle.resume_policy import request_resume
+from toolkit.lifecycle.slots import recorded_slots
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import collect_series
 from toolkit.runs.run_dir import RunDir
+from toolkit.runs.slots import save_slot_count
 from toolkit.runs.status import RunStatus, read_run_status
 from toolkit.system.locks import is_lock_held, read_lock_holder
 
@@ -47,7 +50,11 @@ EARLY, EARLY_SECONDS, TRAINING_SECONDS = 0.1, 1.0, 1.5
 
 @dataclass
 class Score:
-    """What came of it. wrong: the runs that did not end as the undisturbed one, with what differs."""
+    """What came of it.
+
+    wrong: the runs that did not end as the undisturbed one, with what differs. most_beside: runs that trained at
+    the same time; shared_slots: looks at which two of them had the same slot.
+    """
 
     kills: int = 0
     runs: int = 0
@@ -57,12 +64,15 @@ class Score:
     human_actions: int = 0
     verified_steps: int = 0
     attempts: int = 0
+    most_beside: int = 0
+    shared_slots: int = 0
     in_phase: dict[str, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
     @property
     def perfect(self) -> bool:
-        return self.runs == self.finished == self.same_weights == self.same_curves and not self.wrong
+        as_one = self.runs == self.finished == self.same_weights == self.same_curves
+        return as_one and not self.wrong and self.shared_slots == 0
 
 
 def settings(save_dir: Path, model: Path, steps_between: int = 2) -> dict[str, Any]:
@@ -115,7 +125,7 @@ class Killer:
             self._score.in_phase[phase] = self._score.in_phase.get(phase, 0) + 1
 
 
-def campaign(place: Path, kills: int, seed: int, seconds: float = 3600, say=lambda text: None) -> Score:
+def campaign(place: Path, kills: int, seed: int, seconds: float = 3600, say=lambda text: None, slots: int = 1) -> Score:
     """Kill until there were so many or the time is up; every run is brought to its end and compared."""
     score, chance, until = Score(), random.Random(seed), time.monotonic() + seconds
     model = make_tiny_model(place / "model", chat=True)
@@ -126,23 +136,43 @@ def campaign(place: Path, kills: int, seed: int, seconds: float = 3600, say=lamb
         reference = make_run(settings(place / "save", model))
         assert supervisor.run_to_end(reference, lambda status: None).state == "finished", read_run_status(reference)
         expected = fingerprint(reference)
+        if slots > 1:
+            save_slot_count(place / "save", slots)
         while score.kills < kills and time.monotonic() < until:
-            run = make_run(settings(place / "save", model, chance.choice([1, 2, 3])))
-            budget = min(chance.randint(6, MOST_A_RUN), kills - score.kills)
-            one_run(supervisor, run, Killer(run, budget, chance, score), expected, score)
+            runs = [make_run(settings(place / "save", model, chance.choice([1, 2, 3]))) for _ in range(slots)]
+            # one run is killed at most so often; those beside it share what is left
+            most = max(1, (kills - score.kills) // slots)
+            killers = [Killer(run, min(chance.randint(6, MOST_A_RUN), most), chance, score) for run in runs]
+            run_together(supervisor, runs, killers, score)
+            for run in runs:
+                judge(run, read_run_status(run), expected, score)
             done = f"{score.kills} kills, {score.runs} runs, {score.finished} finished"
             say(f"{done}, {score.human_actions} resumed by hand")
         supervisor.stop()
     return score
 
 
-def one_run(supervisor: Supervisor, run: RunDir, killer: Killer, expected: tuple[bytes, Any], score: Score) -> None:
+def run_together(supervisor: Supervisor, runs: list[RunDir], killers: list[Killer], score: Score) -> None:
+    """Train these runs to their ends under their killers; resume by hand what stands still by design."""
+
+    def look(status: RunStatus) -> None:
+        for run, killer in zip(runs, killers, strict=True):
+            killer(read_run_status(run))
+        held = [tuple(recorded_slots(run)) for run in runs if is_lock_held(run.lock_path)]
+        score.most_beside = max(score.most_beside, len(held))
+        score.shared_slots += len(held) - len({number for numbers in held for number in numbers})
+
+    for run in runs:
+        status = supervisor.run_to_end(run, look)
+        while status.state in ("failed", "interrupted") and "in a row" in status.message:
+            score.human_actions += 1
+            request_resume(run)
+            status = supervisor.run_to_end(run, look)
+
+
+def judge(run: RunDir, status: RunStatus, expected: tuple[bytes, Any], score: Score) -> None:
+    """Count a run that has ended, and compare it with the undisturbed one."""
     score.runs += 1
-    status = supervisor.run_to_end(run, killer)
-    while status.state in ("failed", "interrupted") and "in a row" in status.message:
-        score.human_actions += 1
-        request_resume(run)
-        status = supervisor.run_to_end(run, killer)
     score.attempts += status.attempt
     score.verified_steps += sum(event["steps"] for event in events_of(run, "verified"))
     if status.state != "finished":
@@ -162,6 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--slots", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=60, help="begin no further run after so long")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
@@ -169,9 +200,15 @@ def main() -> None:
         os.environ["FTK_STATE_DIR"] = str(Path(folder) / "state")
         began = time.monotonic()
         score = campaign(
-            Path(folder), chosen.kills, chosen.seed, 60 * chosen.minutes, say=lambda text: print(text, flush=True)
+            Path(folder),
+            chosen.kills,
+            chosen.seed,
+            60 * chosen.minutes,
+            say=lambda text: print(text, flush=True),
+            slots=chosen.slots,
         )
-        found = {**asdict(score), "seed": chosen.seed, "seconds": round(time.monotonic() - began)}
+        seconds = round(time.monotonic() - began)
+        found = {**asdict(score), "seed": chosen.seed, "slots": chosen.slots, "seconds": seconds}
     print(json.dumps(found, indent=1))
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=1) + "\n")
