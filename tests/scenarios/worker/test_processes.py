@@ -104,7 +104,7 @@ def test_a_stop_ends_both_and_keeps_the_adapter(tiny_model: Path, save_dir: Path
     ranks = wait_for_log(run, launcher)
     run.stop_path.touch()
     assert launcher.wait(60) == 0
-    assert not psutil.wait_procs(ranks, timeout=5)[1]
+    assert not psutil.wait_procs(ranks, timeout=30)[1]
     assert events_of(run)[-1]["kind"] == "stopped"
     verify_commit(run.adapter_dir)
 
@@ -115,7 +115,7 @@ def test_a_kill_ends_the_whole_tree(tiny_model: Path, save_dir: Path) -> None:
     ranks = wait_for_log(run, launcher)
     assert kill_run(run)
     launcher.wait(30)
-    assert not psutil.wait_procs(ranks, timeout=5)[1]
+    assert not psutil.wait_procs(ranks, timeout=30)[1]
     assert not read_run_status(run).is_active
 
 
@@ -127,7 +127,7 @@ def test_a_killed_process_is_explained(tiny_model: Path, save_dir: Path) -> None
     (other,) = [process for process in ranks if process.pid != leader]
     os.kill(other.pid, signal.SIGKILL)
     assert launcher.wait(60) != 0
-    assert not psutil.wait_procs(ranks, timeout=5)[1]
+    assert not psutil.wait_procs(ranks, timeout=30)[1]
     last = events_of(run)[-1]
     assert last["kind"] == "interrupted"  # the run continues without a new start by the user
     assert last["reason"] == "process_died"
