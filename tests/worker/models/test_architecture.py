@@ -152,3 +152,24 @@ def test_the_suggested_modules_can_be_adapted(kind: str) -> None:
         get_peft_model(model, LoraConfig(target_modules=["out_proj"]))
     adapted = get_peft_model(model, LoraConfig(target_modules=list(MAMBA_TARGETS[kind])))
     assert adapted.get_nb_trainable_parameters()[0] > 0
+
+
+def test_the_question_before_start_has_modules_and_tokens(tiny_model: Path, tmp_path: Path) -> None:
+    from toolkit.services.token_question import token_question_body
+    from toolkit.worker.questions.dataset_subject import open_tokenized_dataset
+
+    settings = json.loads((tiny_model / "config.json").read_text())
+    mamba = with_config(tiny_model, tmp_path / "mamba", {**settings, "model_type": "mamba"})
+    table = make_table(tmp_path / "t.parquet", rows(4))
+    for model, lora, says in (
+        (mamba, {}, "whose out_proj and conv1d can't have an adapter"),
+        (mamba, {"target_modules": ["in_proj"]}, ""),
+        (tiny_model, {"trainable_token_indices": [10**6]}, "there is no token 1000000"),
+    ):
+        data = {"prompt": "{question}", "prompt_stub": "{answer}"}
+        body = token_question_body({"model": {"hf_model_ckpt": str(model)}, "data": data, "lora": lora}, table)
+        if says:
+            with pytest.raises(ConfigError, match=says):
+                open_tokenized_dataset(body, lambda phase: None)
+        else:
+            assert open_tokenized_dataset(body, lambda phase: None).table.rows == 4
