@@ -1,11 +1,16 @@
-"""A study as one HTML file without references to others: the verdict, a picture of each setting, and the trials."""
+"""A study as one HTML file without references to others: its verdict, a picture of each setting, curves and trials."""
 
 from __future__ import annotations
 
 import html
 import math
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
+import numpy as np
+
+from toolkit.runs.event_facts import read_run_curves
 from toolkit.settings.form_layout import describe_value, name_setting
 from toolkit.studies.outcomes import Study
 from toolkit.studies.verdict import AxisFinding, StudyVerdict
@@ -32,6 +37,8 @@ svg { max-width: 100%; height: auto } svg text { font: 15px system-ui, sans-seri
 _POLICY = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">"""
 _HEAD = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width">{_POLICY}'
 _LABEL_WIDTH, _BAR_WIDTH, _LINE = 190, 220, 28  # pixels of a picture
+_CURVES_WIDTH, _CURVES_HEIGHT, _CURVES_LEFT = 640, 260, 64
+_MAX_POINTS, _MAX_NAMED_CURVES = 300, 12
 
 
 def format_study_html(study: Study, verdict: StudyVerdict) -> str:
@@ -47,7 +54,7 @@ def format_study_html(study: Study, verdict: StudyVerdict) -> str:
         f'<!doctype html>\n<html lang="en"><head>{_HEAD}<title>Study {name}</title>'
         f"<style>{_STYLE}</style></head><body>\n<h1>Study {name}</h1>\n"
         f'<p class="verdict">{html.escape(describe_verdict(study, verdict))}</p>\n'
-        f"<p>{html.escape(describe_objective(study))} {INTERVALS_HOLD}</p>\n{pictures}\n"
+        f"<p>{html.escape(describe_objective(study))} {INTERVALS_HOLD}</p>\n{pictures}\n{_draw_curves(study)}\n"
         f'<h2>Trials</h2>\n<div class="trials"><table><thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody></table></div>\n"
         f"<p>Written on {datetime.now().astimezone():%d %B %Y, %H:%M}.</p>\n</body></html>\n"
@@ -77,6 +84,46 @@ def _draw_means(study: Study, finding: AxisFinding) -> str:
     size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
     picture = f'<svg {size} role="img" aria-label="{html.escape(title)}">{"".join(lines)}</svg>'
     return f"<h2>{html.escape(title)}</h2>\n{picture}"
+
+
+def _draw_curves(study: Study) -> str:
+    """Return the test loss of each trial by step, with a color for each combination; "" while there is no curve."""
+    curves = []
+    for outcome in study.outcomes:
+        curve = None if outcome.run is None else read_run_curves(outcome.run.events_path).get("eval_loss")
+        points = [] if curve is None else [(step, loss) for step, loss in curve if math.isfinite(loss)]
+        if len(points) > 1:
+            curves.append((_name_trial(outcome.asked.settings), outcome.asked.seed, np.array(points, dtype=float)))
+    if not curves:
+        return ""
+    every = np.concatenate([points for _, _, points in curves])
+    last, lowest, highest = every[:, 0].max(), every[:, 1].min(), every[:, 1].max()
+    width, height = _CURVES_WIDTH - _CURVES_LEFT - 20, _CURVES_HEIGHT - 48
+    names = list(dict.fromkeys(name for name, _, _ in curves))
+    colors = {name: f"hsl({round(360 * at / len(names))} 70% 50%)" for at, name in enumerate(names)}
+    lines = []
+    for name, seed, points in curves:
+        shown = points[:: math.ceil(len(points) / _MAX_POINTS)]
+        x = _CURVES_LEFT + width * shown[:, 0] / last
+        y = 12 + height * (highest - shown[:, 1]) / ((highest - lowest) or 1.0)
+        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+        lines.append(
+            f'<polyline points="{path}" fill="none" stroke="{colors[name]}" stroke-width="2">'
+            f"<title>{html.escape(name)}, seed {seed}</title></polyline>"
+        )
+    for text, top in ((f"{highest:.3g}", 17), (f"{lowest:.3g}", height + 17)):
+        lines.append(f'<text x="{_CURVES_LEFT - 8}" y="{top}" text-anchor="end">{text}</text>')
+    for text, left, anchor in (("step 0", _CURVES_LEFT, "start"), (f"{int(last):,}", _CURVES_LEFT + width, "end")):
+        lines.append(f'<text x="{left}" y="{_CURVES_HEIGHT - 8}" text-anchor="{anchor}">{text}</text>')
+    size = f'width="{_CURVES_WIDTH}" height="{_CURVES_HEIGHT}" viewBox="0 0 {_CURVES_WIDTH} {_CURVES_HEIGHT}"'
+    named = names if len(names) <= _MAX_NAMED_CURVES else []
+    legend = "".join(f'<br><span style="color:{colors[name]}">━</span> {html.escape(name)}' for name in named)
+    picture = f'<svg {size} role="img" aria-label="Test loss of each trial by step">{"".join(lines)}</svg>'
+    return f"<h2>Test loss by step</h2>\n<p>{picture}{legend}</p>"
+
+
+def _name_trial(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name_setting(path)} {describe_value(path, value)[:60]}" for path, value in settings.items())
 
 
 def _format_cell(study: Study, cell: object) -> str:
