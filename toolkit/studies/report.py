@@ -102,8 +102,8 @@ def _draw_curves(study: Study) -> str:
     names = list(dict.fromkeys(name for name, _, _ in curves))
     colors = {name: f"hsl({round(360 * at / len(names))} 70% 50%)" for at, name in enumerate(names)}
     lines = []
-    for name, seed, points in curves:
-        shown = points[:: math.ceil(len(points) / _MAX_POINTS)]
+    for name, seed, found in curves:
+        shown = found[:: math.ceil(len(found) / _MAX_POINTS)]
         x = _CURVES_LEFT + width * shown[:, 0] / last
         y = 12 + height * (highest - shown[:, 1]) / ((highest - lowest) or 1.0)
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
