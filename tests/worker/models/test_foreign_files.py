@@ -66,7 +66,7 @@ def test_a_name_that_is_a_pattern_is_refused(settings: dict[str, Any]) -> None:
     plain: dict[str, Any] = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
     with pytest.raises(ValidationError, match="pattern"):
         AdapterFile(**{**plain, **settings})
-    names = {r"^model\.layers\.0\.mlp.up_proj$": 2, "model.layers.0-1.q_proj": 4, ".q_proj": 1}
+    names = {r"^model\.layers\.0\.mlp.up_proj$": 2, "model.layers.0-1.q_proj": 4, ".q_proj": 1, r".*\.gate_up_proj": 8}
     assert AdapterFile(**plain, rank_pattern=names, modules_to_save=["model.norm"]).rank_pattern == names
 
 

@@ -33,8 +33,8 @@ TokenRows = dict[str, tuple[list[int], torch.Tensor]]
 # PEFT takes many of these for regular expressions: one that backtracks would stop the engine for all
 AdapterModule = Annotated[str, Field(max_length=200, pattern=r"^[\w.-]*$")]
 ModuleNames = Annotated[list[AdapterModule], Field(max_length=10_000)]
-ModulePattern = Annotated[str, Field(max_length=200, pattern=r"^\^?([\w-]|\\?\.)*\$?$")]
-"""The end of a module's name: points may be escaped, and it may be anchored."""
+ModulePattern = Annotated[str, Field(max_length=200, pattern=r"^\^?(\.\*)?([\w-]|\\?\.)*\$?$")]
+"""The end of a module's name: points may be escaped, it may be anchored, and PEFT writes ".*" in front for experts."""
 
 
 class AdapterFile(BaseModel):
