@@ -169,7 +169,7 @@ def _stage(
 
 
 def list_runs(save_dir: Path) -> list[RunDir]:
-    """Return all runs of a save_dir, newest first; an empty list when there is no such folder."""
+    """Return all runs of a save_dir, newest first; an empty list when there is no folder of runs."""
     root = save_dir.absolute() / "runs"
     tighten_save_dir(save_dir)
     try:
@@ -181,8 +181,12 @@ def list_runs(save_dir: Path) -> list[RunDir]:
         # the pattern leaves out what is being created (.new-*) or deleted (.trash-*)
         with os.scandir(root) as entries:
             names = [e.name for e in entries if ID_PATTERN.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return []
+    except NotADirectoryError:
+        if root.exists():  # a file in place of the folder of runs
+            return []
+        raise  # the save_dir itself is no folder
     runs = [_run_dir(root, name) for name in sorted(names, reverse=True)]
     if time.time() - found.st_mtime > LIST_SETTLED_S:
         _LISTED[root] = stamp, runs
