@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 from toolkit.cluster.resources import ClusterNode
@@ -100,6 +101,5 @@ def _make_task() -> Callable[[list[str], dict[str, str], str], str]:
 
 def asks_for_token() -> bool:
     """Return whether this process has shown the cluster a token, as every other one must. Call it when connected."""
-    from ray._raylet import AuthenticationMode, get_authentication_mode
-
-    return bool(get_authentication_mode() == AuthenticationMode.TOKEN)
+    raylet = import_module("ray._raylet")  # compiled, without types
+    return bool(raylet.get_authentication_mode() == raylet.AuthenticationMode.TOKEN)
