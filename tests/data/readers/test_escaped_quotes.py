@@ -6,6 +6,7 @@ import pytest
 
 from tests.data.conftest import Opener
 from toolkit.data.read_options import ReadOptions, UnreadableError
+from toolkit.data.readers.csv_layout import SAMPLE_CHARACTERS
 
 ROWS = r"""question,answer
 "He said \"lamp\", and left","C:\lamps\new"
@@ -47,3 +48,11 @@ def test_spaces_at_every_delimiter_are_no_part_of_the_cells(open_bytes: Opener, 
 def test_other_spaces_are_kept(open_bytes: Opener, rows: list[str]) -> None:
     table = open_bytes("\n".join(["question,answer" if "," in rows[0] else "text", *rows]))
     assert [",".join(map(str, row.values())) for row in table.page(0, 3)] == rows
+
+
+def test_a_delimiter_inside_quotes_keeps_its_spaces_below_the_sample(open_bytes: Opener) -> None:
+    lines = ["question | answer", *(f"Where is lamp {at}? | In aisle {at}." for at in range(3_000))]
+    assert sum(map(len, lines)) > SAMPLE_CHARACTERS
+    table = open_bytes("\n".join([*lines, 'Which lamp? | "red | blue"']))
+    assert table.row(0)["question"] == "Where is lamp 0?"
+    assert table.row(3_000)["answer"] == "red | blue"

@@ -329,7 +329,7 @@ def _records(file: Iterable[str], layout: CsvLayout) -> Iterator[tuple[int, list
     if layout.ends_with:
         file = (line.rstrip("\r\n").removesuffix(layout.ends_with) + "\n" for line in file)
     if layout.padding.startswith(" "):
-        file = (line.replace(layout.padding, layout.delimiter) for line in file)
+        file = (line if '"' in line else line.replace(layout.padding, layout.delimiter) for line in file)
     reader = csv.reader(
         file,
         delimiter=layout.delimiter,
